@@ -1,0 +1,790 @@
+
+/*
+ * Lanes, queues and batches; see the header.  May touch the connection in
+ * ngx_agent_pg_conn.c, must not know what the statements mean.
+ *
+ * A batch is made of units, a unit of groups.  A unit is one transaction: it
+ * ends with a Sync.  A group is one execution for the calls that stand side
+ * by side in lane->calls.  A batch is one unit, but after a failure each of
+ * its calls is a unit of its own, so that only the guilty one fails.
+ */
+
+#include "ngx_agent_pg.h"
+#include <ngx_event.h>
+
+
+#define NGX_AGENT_PG_BATCH        256        /* calls of one batch */
+#define NGX_AGENT_PG_BATCH_BYTES  (8 * 1024 * 1024)
+#define NGX_AGENT_PG_TICK         100        /* ms between looks at deadlines */
+#define NGX_AGENT_PG_STALL        10000      /* ms: a silent server is dead */
+#define NGX_AGENT_PG_SENDS        5          /* of one call, at most */
+
+
+typedef struct {
+    ngx_uint_t                 first;        /* in lane->calls */
+    ngx_uint_t                 n;
+    ngx_uint_t                 unit;
+    ngx_uint_t                 stmt;
+    PGresult                  *res;
+} ngx_agent_pg_group_t;
+
+
+typedef struct {
+    ngx_agent_pg_conn_t        conn;
+    ngx_agent_pg_conf_t       *conf;
+    ngx_queue_t                waiting;
+    ngx_uint_t                 nwaiting;
+    ngx_event_t                send;         /* posted */
+    ngx_event_t                tick;
+    ngx_agent_pg_bind_t        bind;
+
+    /* the batch in flight; ncalls == 0: none */
+    ngx_agent_pg_call_t       *calls[NGX_AGENT_PG_BATCH];
+    ngx_agent_pg_group_t       groups[NGX_AGENT_PG_BATCH];
+    ngx_uint_t                 ncalls;
+    ngx_uint_t                 ngroups;
+    ngx_uint_t                 answered;     /* groups with a result */
+    ngx_uint_t                 delivered;    /* groups told to their calls */
+    ngx_msec_t                 sent;
+    unsigned                   failed:1;     /* the unit being answered */
+} ngx_agent_pg_lane_t;
+
+
+static ngx_int_t ngx_agent_pg_lane_init(ngx_agent_pg_lane_t *lane,
+    const char *role, ngx_agent_pg_conf_t *conf, ngx_log_t *log);
+static void ngx_agent_pg_ready(void *owner);
+static void ngx_agent_pg_lost(void *owner);
+static void ngx_agent_pg_result(void *owner, PGresult *res);
+static void ngx_agent_pg_send_handler(ngx_event_t *ev);
+static void ngx_agent_pg_send(ngx_agent_pg_lane_t *lane);
+static void ngx_agent_pg_gather(ngx_agent_pg_lane_t *lane);
+static void ngx_agent_pg_group(ngx_agent_pg_lane_t *lane);
+static ngx_int_t ngx_agent_pg_write(ngx_agent_pg_lane_t *lane);
+static int ngx_libc_cdecl ngx_agent_pg_cmp(const void *one, const void *two);
+static size_t ngx_agent_pg_bytes(ngx_agent_pg_call_t *call);
+static void ngx_agent_pg_unit_done(ngx_agent_pg_lane_t *lane);
+static void ngx_agent_pg_deliver(ngx_agent_pg_lane_t *lane,
+    ngx_agent_pg_group_t *g);
+static ngx_int_t ngx_agent_pg_index(ngx_agent_pg_group_t *g,
+    ngx_uint_t grouped, int **first, int **rows, ngx_log_t *log);
+static void ngx_agent_pg_unit_failed(ngx_agent_pg_lane_t *lane,
+    ngx_uint_t last);
+static ngx_int_t ngx_agent_pg_again(ngx_agent_pg_lane_t *lane,
+    const char *state);
+static void ngx_agent_pg_refused(ngx_agent_pg_lane_t *lane,
+    ngx_agent_pg_call_t *call, PGresult *res);
+static void ngx_agent_pg_requeue(ngx_agent_pg_lane_t *lane,
+    ngx_agent_pg_call_t *call);
+static void ngx_agent_pg_give_up(ngx_agent_pg_call_t *call, ngx_int_t rc);
+static void ngx_agent_pg_tick(ngx_event_t *ev);
+static void ngx_agent_pg_watch(ngx_agent_pg_lane_t *lane);
+
+
+static ngx_agent_pg_lane_t  *ngx_agent_pg_lanes[NGX_AGENT_PG_LANES];
+
+
+ngx_int_t
+ngx_agent_pg_init(ngx_cycle_t *cycle, ngx_agent_pg_conf_t *conf)
+{
+    ngx_uint_t            i;
+    ngx_agent_pg_lane_t  *lane;
+
+    static const char    *roles[] = { "writer", "reader" };
+
+    for (i = 0; i < NGX_AGENT_PG_LANES; i++) {
+
+        lane = ngx_pcalloc(cycle->pool, sizeof(ngx_agent_pg_lane_t));
+        if (lane == NULL) {
+            return NGX_ERROR;
+        }
+
+        if (ngx_agent_pg_lane_init(lane, roles[i], conf, cycle->log)
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
+        ngx_agent_pg_lanes[i] = lane;
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_agent_pg_lane_init(ngx_agent_pg_lane_t *lane, const char *role,
+    ngx_agent_pg_conf_t *conf, ngx_log_t *log)
+{
+    ngx_agent_pg_conn_t  *pc;
+
+    lane->conf = conf;
+    ngx_queue_init(&lane->waiting);
+
+    lane->send.handler = ngx_agent_pg_send_handler;
+    lane->send.data = lane;
+    lane->send.log = log;
+
+    lane->tick.handler = ngx_agent_pg_tick;
+    lane->tick.data = lane;
+    lane->tick.log = log;
+
+    pc = &lane->conn;
+    pc->role = role;
+    pc->log = log;
+    pc->target = &conf->target;
+    pc->stmts = conf->stmts;
+    pc->nstmts = conf->nstmts;
+    pc->setup = conf->setup;
+    pc->version = conf->version;
+    pc->prepared = conf->prepared;
+    pc->ready = ngx_agent_pg_ready;
+    pc->result = ngx_agent_pg_result;
+    pc->lost = ngx_agent_pg_lost;
+    pc->owner = lane;
+
+    ngx_agent_pg_conn_busy(pc, 0);
+    ngx_agent_pg_conn_open(pc);
+
+    return NGX_OK;
+}
+
+
+void
+ngx_agent_pg_exit(void)
+{
+    ngx_uint_t            i;
+    ngx_agent_pg_lane_t  *lane;
+
+    for (i = 0; i < NGX_AGENT_PG_LANES; i++) {
+        lane = ngx_agent_pg_lanes[i];
+
+        if (lane == NULL) {
+            continue;
+        }
+
+        if (lane->tick.timer_set) {
+            ngx_del_timer(&lane->tick);
+        }
+
+        ngx_agent_pg_conn_close(&lane->conn);
+
+        if (lane->bind.start) {
+            ngx_free(lane->bind.start);
+        }
+
+        ngx_agent_pg_lanes[i] = NULL;
+    }
+}
+
+
+ngx_int_t
+ngx_agent_pg_call(ngx_agent_pg_call_t *call)
+{
+    ngx_agent_pg_lane_t  *lane;
+
+    lane = ngx_agent_pg_lanes[call->lane];
+
+    if (lane == NULL) {
+        return NGX_ABORT;
+    }
+
+    /* a burst on a working connection is bounded by time alone */
+
+    if (lane->conn.state != NGX_AGENT_PG_READY && !call->patient
+        && lane->nwaiting >= lane->conf->queue)
+    {
+        return NGX_ABORT;
+    }
+
+    call->slot = NULL;
+    call->sent = 0;
+    call->deadline = ngx_current_msec + lane->conf->wait;
+
+    ngx_queue_insert_tail(&lane->waiting, &call->queue);
+    lane->nwaiting++;
+
+    /* those who come in the same turn of the loop go out together */
+    ngx_post_event(&lane->send, &ngx_posted_events);
+    ngx_agent_pg_watch(lane);
+
+    return NGX_AGAIN;
+}
+
+
+void
+ngx_agent_pg_detach(ngx_agent_pg_call_t *call)
+{
+    if (call->slot) {
+        *call->slot = NULL;
+        call->slot = NULL;
+        return;
+    }
+
+    if (call->queue.next) {
+        ngx_queue_remove(&call->queue);
+        call->queue.next = NULL;
+        ngx_agent_pg_lanes[call->lane]->nwaiting--;
+    }
+}
+
+
+static void
+ngx_agent_pg_ready(void *owner)
+{
+    ngx_agent_pg_send(owner);
+}
+
+
+/* what was sent and not answered is sent again: every call bears that */
+
+static void
+ngx_agent_pg_lost(void *owner)
+{
+    ngx_uint_t            i, n;
+    ngx_agent_pg_lane_t  *lane = owner;
+
+    for (i = lane->delivered; i < lane->ngroups; i++) {
+        if (lane->groups[i].res) {
+            PQclear(lane->groups[i].res);
+            lane->groups[i].res = NULL;
+        }
+    }
+
+    i = lane->delivered < lane->ngroups ? lane->groups[lane->delivered].first
+                                        : lane->ncalls;
+
+    for (n = lane->ncalls; n > i; n--) {
+        if (lane->calls[n - 1]) {
+            ngx_agent_pg_requeue(lane, lane->calls[n - 1]);
+        }
+    }
+
+    lane->ncalls = 0;
+    ngx_agent_pg_watch(lane);
+}
+
+
+static void
+ngx_agent_pg_send_handler(ngx_event_t *ev)
+{
+    ngx_agent_pg_send(ev->data);
+}
+
+
+static void
+ngx_agent_pg_send(ngx_agent_pg_lane_t *lane)
+{
+    if (lane->conn.state != NGX_AGENT_PG_READY || lane->ncalls
+        || ngx_queue_empty(&lane->waiting))
+    {
+        return;
+    }
+
+    ngx_agent_pg_gather(lane);
+    ngx_agent_pg_group(lane);
+
+    lane->answered = 0;
+    lane->delivered = 0;
+    lane->failed = 0;
+    lane->sent = ngx_current_msec;
+
+    ngx_log_debug3(NGX_LOG_DEBUG_CORE, lane->conn.log, 0,
+                   "agent pg: %s sends %ui calls in %ui statements",
+                   lane->conn.role, lane->ncalls, lane->ngroups);
+
+    if (ngx_agent_pg_write(lane) != NGX_OK) {
+        ngx_agent_pg_conn_reset(&lane->conn, "cannot send");
+    }
+}
+
+
+static void
+ngx_agent_pg_gather(ngx_agent_pg_lane_t *lane)
+{
+    size_t                bytes;
+    ngx_uint_t            i, solo;
+    ngx_queue_t          *q;
+    ngx_agent_pg_call_t  *call;
+
+    bytes = 0;
+    solo = 0;
+
+    while (!ngx_queue_empty(&lane->waiting)
+           && lane->ncalls < NGX_AGENT_PG_BATCH
+           && bytes < NGX_AGENT_PG_BATCH_BYTES)
+    {
+        q = ngx_queue_head(&lane->waiting);
+        call = ngx_queue_data(q, ngx_agent_pg_call_t, queue);
+
+        if (lane->ncalls == 0) {
+            solo = call->solo;
+
+        } else if (call->solo != solo) {
+            break;
+        }
+
+        ngx_queue_remove(q);
+        call->queue.next = NULL;
+        lane->nwaiting--;
+
+        call->sent++;
+        bytes += ngx_agent_pg_bytes(call);
+        lane->calls[lane->ncalls++] = call;
+    }
+
+    /*
+     * One order for all writers, by statement and then by task: two batches
+     * lock rows in the same order and so never wait for each other in a ring.
+     */
+    ngx_qsort(lane->calls, lane->ncalls, sizeof(ngx_agent_pg_call_t *),
+              ngx_agent_pg_cmp);
+
+    for (i = 0; i < lane->ncalls; i++) {
+        lane->calls[i]->slot = &lane->calls[i];
+    }
+}
+
+
+static int ngx_libc_cdecl
+ngx_agent_pg_cmp(const void *one, const void *two)
+{
+    const ngx_agent_pg_call_t  *a, *b;
+
+    a = *(ngx_agent_pg_call_t *const *) one;
+    b = *(ngx_agent_pg_call_t *const *) two;
+
+    if (a->stmt != b->stmt) {
+        return a->stmt < b->stmt ? -1 : 1;
+    }
+
+    return ngx_memcmp(a->key.bytes, b->key.bytes, 16);
+}
+
+
+static size_t
+ngx_agent_pg_bytes(ngx_agent_pg_call_t *call)
+{
+    size_t      size;
+    ngx_uint_t  i;
+
+    for (size = 0, i = 0; i < call->nparams; i++) {
+        size += call->params[i].len;
+    }
+
+    return size;
+}
+
+
+static void
+ngx_agent_pg_group(ngx_agent_pg_lane_t *lane)
+{
+    ngx_uint_t             i;
+    ngx_agent_pg_call_t   *call;
+    ngx_agent_pg_group_t  *g;
+
+    g = NULL;
+    lane->ngroups = 0;
+
+    for (i = 0; i < lane->ncalls; i++) {
+        call = lane->calls[i];
+
+        if (g && !call->solo && g->stmt == call->stmt
+            && lane->conf->stmts[call->stmt].grouped)
+        {
+            g->n++;
+            continue;
+        }
+
+        g = &lane->groups[lane->ngroups];
+        g->first = i;
+        g->n = 1;
+        g->stmt = call->stmt;
+        g->res = NULL;
+        g->unit = call->solo ? lane->ngroups : 0;
+
+        lane->ngroups++;
+    }
+}
+
+
+static ngx_int_t
+ngx_agent_pg_write(ngx_agent_pg_lane_t *lane)
+{
+    ngx_uint_t                  i;
+    ngx_agent_pg_group_t       *g;
+    const ngx_agent_pg_stmt_t  *st;
+
+    for (i = 0; i < lane->ngroups; i++) {
+        g = &lane->groups[i];
+        st = &lane->conf->stmts[g->stmt];
+
+        if (ngx_agent_pg_bind(&lane->bind, st, &lane->calls[g->first], g->n,
+                              lane->conn.log)
+            != NGX_OK
+            || ngx_agent_pg_conn_send(&lane->conn, g->stmt, st->nparams,
+                                      lane->bind.values, lane->bind.lengths)
+               != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
+        if ((i + 1 == lane->ngroups || g[1].unit != g->unit)
+            && ngx_agent_pg_conn_sync(&lane->conn) != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    return ngx_agent_pg_conn_flush(&lane->conn);
+}
+
+
+static void
+ngx_agent_pg_result(void *owner, PGresult *res)
+{
+    ExecStatusType        status;
+    ngx_agent_pg_lane_t  *lane = owner;
+
+    status = PQresultStatus(res);
+
+    if (status == PGRES_PIPELINE_SYNC) {
+        PQclear(res);
+        ngx_agent_pg_unit_done(lane);
+        return;
+    }
+
+    if (lane->ncalls == 0 || lane->answered == lane->ngroups) {
+        /* the server speaks unasked: "terminating connection", and closes */
+        PQclear(res);
+        return;
+    }
+
+    if (status != PGRES_TUPLES_OK && status != PGRES_COMMAND_OK) {
+        lane->failed = 1;
+    }
+
+    lane->groups[lane->answered++].res = res;
+}
+
+
+/* the Sync of a unit: it is committed, or nothing of it happened */
+
+static void
+ngx_agent_pg_unit_done(ngx_agent_pg_lane_t *lane)
+{
+    ngx_uint_t  last;
+
+    last = lane->answered;
+
+    if (lane->failed) {
+        lane->failed = 0;
+        ngx_agent_pg_unit_failed(lane, last);
+
+        if (lane->conn.broken) {
+            ngx_agent_pg_conn_reset(&lane->conn, "it must be set up anew");
+            return;
+        }
+
+    } else {
+        while (lane->delivered < last) {
+            ngx_agent_pg_deliver(lane, &lane->groups[lane->delivered++]);
+        }
+    }
+
+    if (lane->delivered == lane->ngroups && lane->ncalls) {
+        lane->ncalls = 0;
+        ngx_agent_pg_watch(lane);
+
+        /* by an event: handlers of this turn may add their calls */
+        if (!ngx_queue_empty(&lane->waiting)) {
+            ngx_post_event(&lane->send, &ngx_posted_events);
+        }
+    }
+}
+
+
+static void
+ngx_agent_pg_deliver(ngx_agent_pg_lane_t *lane, ngx_agent_pg_group_t *g)
+{
+    int                  *first, *rows;
+    ngx_int_t             rc;
+    ngx_uint_t            i;
+    ngx_agent_pg_call_t  *call;
+    ngx_agent_pg_rows_t   r;
+
+    rc = ngx_agent_pg_index(g, lane->conf->stmts[g->stmt].grouped, &first,
+                            &rows, lane->conn.log);
+
+    for (i = 0; i < g->n; i++) {
+        call = lane->calls[g->first + i];
+
+        if (call == NULL) {
+            continue;
+        }
+
+        lane->calls[g->first + i] = NULL;
+        call->slot = NULL;
+
+        if (rc != NGX_OK) {
+            call->handler(call, NGX_ABORT, NULL);
+            continue;
+        }
+
+        r.res = g->res;
+        r.rows = rows + first[i];
+        r.n = first[i + 1] - first[i];
+
+        call->handler(call, NGX_OK, &r);
+    }
+
+    if (rc == NGX_OK) {
+        ngx_free(first);
+    }
+
+    PQclear(g->res);
+    g->res = NULL;
+}
+
+
+/*
+ * Which rows belong to which call: rows[first[i]] .. rows[first[i + 1] - 1],
+ * by the first column, in the order they came.
+ */
+
+static ngx_int_t
+ngx_agent_pg_index(ngx_agent_pg_group_t *g, ngx_uint_t grouped, int **first,
+    int **rows, ngx_log_t *log)
+{
+    int         i, n, calls, *at;
+    ngx_str_t   s;
+
+    n = PQntuples(g->res);
+    calls = (int) g->n;
+
+    *first = ngx_calloc((calls + 2 + n) * sizeof(int), log);
+    if (*first == NULL) {
+        return NGX_ERROR;
+    }
+
+    *rows = *first + calls + 2;
+
+    /* at[i + 1] counts, then starts, then has moved on to be first[i + 1] */
+    at = *first + 1;
+
+    for (i = 0; i < n; i++) {
+        s.data = (u_char *) PQgetvalue(g->res, i, 0);
+        at[grouped ? s.data[2] * 256 + s.data[3] : 1]++;
+    }
+
+    for (i = 1; i <= calls; i++) {
+        at[i] += at[i - 1];
+    }
+
+    for (i = n - 1; i >= 0; i--) {
+        s.data = (u_char *) PQgetvalue(g->res, i, 0);
+        (*rows)[--at[grouped ? s.data[2] * 256 + s.data[3] : 1]] = i;
+    }
+
+    /* at[i] is now the start of call i (from 1): shift by one */
+    for (i = 0; i < calls; i++) {
+        (*first)[i] = at[i + 1];
+    }
+
+    (*first)[calls] = n;
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_agent_pg_unit_failed(ngx_agent_pg_lane_t *lane, ngx_uint_t last)
+{
+    ngx_int_t              again;
+    ngx_uint_t             i, n, live;
+    const char            *state;
+    PGresult              *res;
+    ngx_agent_pg_group_t  *g;
+    ngx_agent_pg_call_t   *call;
+
+    state = "";
+    res = NULL;
+    live = 0;
+
+    for (i = lane->delivered; i < last; i++) {
+        g = &lane->groups[i];
+
+        if (PQresultStatus(g->res) == PGRES_FATAL_ERROR && res == NULL) {
+            res = g->res;
+            state = PQresultErrorField(res, PG_DIAG_SQLSTATE);
+            state = state ? state : "";
+        }
+
+        live += g->n;
+    }
+
+    again = ngx_agent_pg_again(lane, state);
+
+    /* from behind, as each goes to the front of the queue */
+
+    for (i = last; i > lane->delivered; i--) {
+        g = &lane->groups[i - 1];
+
+        for (n = g->n; n > 0; n--) {
+            call = lane->calls[g->first + n - 1];
+
+            if (call == NULL) {
+                continue;
+            }
+
+            if (live == 1 && !again) {
+                ngx_agent_pg_refused(lane, call, res);
+                continue;
+            }
+
+            call->solo = (live > 1) ? 1 : call->solo;
+            ngx_agent_pg_requeue(lane, call);
+        }
+    }
+
+    for (i = lane->delivered; i < last; i++) {
+        PQclear(lane->groups[i].res);
+        lane->groups[i].res = NULL;
+    }
+
+    lane->delivered = last;
+}
+
+
+/*
+ * Errors that are not the call's fault: 40... serialization and deadlock,
+ * 57... shutdown.  25006: this host has become a standby; 26000, 0A000: the
+ * prepared statements are gone or stale: those need a new connection.
+ */
+
+static ngx_int_t
+ngx_agent_pg_again(ngx_agent_pg_lane_t *lane, const char *state)
+{
+    if (ngx_strcmp(state, "25006") == 0 || ngx_strcmp(state, "26000") == 0
+        || ngx_strcmp(state, "0A000") == 0)
+    {
+        lane->conn.broken = 1;
+        return 1;
+    }
+
+    return ngx_strncmp(state, "40", 2) == 0 || ngx_strncmp(state, "57", 2) == 0
+           || ngx_strncmp(state, "08", 2) == 0;
+}
+
+
+/* neither DETAIL nor CONTEXT is logged: they quote the row */
+
+static void
+ngx_agent_pg_refused(ngx_agent_pg_lane_t *lane, ngx_agent_pg_call_t *call,
+    PGresult *res)
+{
+    const char  *text, *state;
+
+    text = res ? PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY) : NULL;
+    state = res ? PQresultErrorField(res, PG_DIAG_SQLSTATE) : NULL;
+
+    ngx_log_error(NGX_LOG_ERR, call->log, 0,
+                  "agent pg: \"%s\" failed: %s (%s)",
+                  lane->conf->stmts[call->stmt].name, text ? text : "unknown",
+                  state ? state : "-");
+
+    *call->slot = NULL;
+    call->slot = NULL;
+    call->handler(call, NGX_ERROR, NULL);
+}
+
+
+static void
+ngx_agent_pg_requeue(ngx_agent_pg_lane_t *lane, ngx_agent_pg_call_t *call)
+{
+    *call->slot = NULL;
+    call->slot = NULL;
+
+    if (call->sent >= NGX_AGENT_PG_SENDS && !call->patient) {
+        ngx_agent_pg_give_up(call, NGX_ABORT);
+        return;
+    }
+
+    ngx_queue_insert_head(&lane->waiting, &call->queue);
+    lane->nwaiting++;
+}
+
+
+static void
+ngx_agent_pg_give_up(ngx_agent_pg_call_t *call, ngx_int_t rc)
+{
+    call->handler(call, rc, NULL);
+}
+
+
+/*
+ * Calls that waited too long are given up; a batch that has been silent for
+ * too long takes its connection with it.
+ */
+
+static void
+ngx_agent_pg_tick(ngx_event_t *ev)
+{
+    ngx_queue_t          *q, *next;
+    ngx_agent_pg_call_t  *call;
+    ngx_agent_pg_lane_t  *lane;
+
+    lane = ev->data;
+
+    if (lane->ncalls
+        && (ngx_msec_int_t) (ngx_current_msec - lane->sent)
+           > NGX_AGENT_PG_STALL)
+    {
+        ngx_agent_pg_conn_reset(&lane->conn, "no answer in time");
+    }
+
+    /* a handler may queue and detach others, so begin again after each */
+
+    for (q = ngx_queue_head(&lane->waiting);
+         q != ngx_queue_sentinel(&lane->waiting);
+         q = next)
+    {
+        next = ngx_queue_next(q);
+        call = ngx_queue_data(q, ngx_agent_pg_call_t, queue);
+
+        if (call->patient
+            || (ngx_msec_int_t) (ngx_current_msec - call->deadline) < 0)
+        {
+            continue;
+        }
+
+        ngx_queue_remove(q);
+        call->queue.next = NULL;
+        lane->nwaiting--;
+
+        ngx_agent_pg_give_up(call, NGX_ABORT);
+        next = ngx_queue_head(&lane->waiting);
+    }
+
+    ngx_agent_pg_watch(lane);
+}
+
+
+/* while calls are out, this timer and the connection's hold the worker */
+
+static void
+ngx_agent_pg_watch(ngx_agent_pg_lane_t *lane)
+{
+    ngx_uint_t  busy;
+
+    busy = lane->ncalls || lane->nwaiting;
+
+    if (busy != lane->conn.busy) {
+        ngx_agent_pg_conn_busy(&lane->conn, busy);
+    }
+
+    lane->tick.cancelable = !busy;
+
+    if (busy && !lane->tick.timer_set) {
+        ngx_add_timer(&lane->tick, NGX_AGENT_PG_TICK);
+    }
+}

@@ -1,0 +1,278 @@
+
+/*
+ * Values in Postgres' binary form: parameters of calls, arrays of them for
+ * grouped statements, and columns of results.  Bytes only.
+ */
+
+#include "ngx_agent_pg.h"
+
+
+static u_char *ngx_agent_pg_put4(u_char *p, uint32_t n);
+static void ngx_agent_pg_put(ngx_agent_pg_call_t *call, const void *data,
+    int len);
+static size_t ngx_agent_pg_array_size(ngx_agent_pg_call_t **calls,
+    ngx_uint_t n, ngx_uint_t col);
+static u_char *ngx_agent_pg_array(u_char *p, Oid type,
+    ngx_agent_pg_call_t **calls, ngx_uint_t n, ngx_uint_t col);
+
+
+/* an array with one dimension: dimensions, has nulls, type, length, bound */
+
+#define NGX_AGENT_PG_ARRAY_HEAD  20
+
+
+ngx_int_t
+ngx_agent_pg_bind(ngx_agent_pg_bind_t *b, const ngx_agent_pg_stmt_t *st,
+    ngx_agent_pg_call_t **calls, ngx_uint_t n, ngx_log_t *log)
+{
+    u_char      *p;
+    size_t       size;
+    ngx_uint_t   i;
+
+    if (!st->grouped) {
+        for (i = 0; i < st->nparams; i++) {
+            b->values[i] = calls[0]->params[i].data;
+            b->lengths[i] = calls[0]->params[i].len;
+        }
+
+        return NGX_OK;
+    }
+
+    for (size = 0, i = 0; i < st->nparams; i++) {
+        size += ngx_agent_pg_array_size(calls, n, i);
+    }
+
+    if (size > b->size) {
+        p = ngx_alloc(size, log);
+        if (p == NULL) {
+            return NGX_ERROR;
+        }
+
+        if (b->start) {
+            ngx_free(b->start);
+        }
+
+        b->start = p;
+        b->size = size;
+    }
+
+    for (p = b->start, i = 0; i < st->nparams; i++) {
+        b->values[i] = (char *) p;
+        p = ngx_agent_pg_array(p, st->types[i], calls, n, i);
+        b->lengths[i] = (int) (p - (u_char *) b->values[i]);
+    }
+
+    return NGX_OK;
+}
+
+
+static size_t
+ngx_agent_pg_array_size(ngx_agent_pg_call_t **calls, ngx_uint_t n,
+    ngx_uint_t col)
+{
+    size_t      size;
+    ngx_uint_t  i;
+
+    size = NGX_AGENT_PG_ARRAY_HEAD + n * 4;
+
+    for (i = 0; i < n; i++) {
+        size += calls[i]->params[col].len;
+    }
+
+    return size;
+}
+
+
+static u_char *
+ngx_agent_pg_array(u_char *p, Oid type, ngx_agent_pg_call_t **calls,
+    ngx_uint_t n, ngx_uint_t col)
+{
+    u_char                *has_null;
+    ngx_uint_t             i;
+    ngx_agent_pg_param_t  *v;
+
+    p = ngx_agent_pg_put4(p, 1);
+    has_null = p;
+    p = ngx_agent_pg_put4(p, 0);
+    p = ngx_agent_pg_put4(p, type);
+    p = ngx_agent_pg_put4(p, (uint32_t) n);
+    p = ngx_agent_pg_put4(p, 1);
+
+    for (i = 0; i < n; i++) {
+        v = &calls[i]->params[col];
+
+        if (v->data == NULL) {
+            (void) ngx_agent_pg_put4(has_null, 1);
+            p = ngx_agent_pg_put4(p, (uint32_t) -1);
+            continue;
+        }
+
+        p = ngx_agent_pg_put4(p, (uint32_t) v->len);
+        p = ngx_cpymem(p, v->data, v->len);
+    }
+
+    return p;
+}
+
+
+static u_char *
+ngx_agent_pg_put4(u_char *p, uint32_t n)
+{
+    *p++ = (u_char) (n >> 24);
+    *p++ = (u_char) (n >> 16);
+    *p++ = (u_char) (n >> 8);
+    *p++ = (u_char) n;
+
+    return p;
+}
+
+
+static void
+ngx_agent_pg_put(ngx_agent_pg_call_t *call, const void *data, int len)
+{
+    ngx_agent_pg_param_t  *v;
+
+    v = &call->params[call->nparams++];
+    v->data = data;
+    v->len = data ? len : 0;
+}
+
+
+void
+ngx_agent_pg_null(ngx_agent_pg_call_t *call)
+{
+    ngx_agent_pg_put(call, NULL, 0);
+}
+
+
+void
+ngx_agent_pg_text(ngx_agent_pg_call_t *call, ngx_str_t *s)
+{
+    ngx_agent_pg_put(call, s->data, (int) s->len);
+}
+
+
+void
+ngx_agent_pg_json(ngx_agent_pg_call_t *call, ngx_str_t *s)
+{
+    ngx_agent_pg_put(call, s->len ? s->data : NULL, (int) s->len);
+}
+
+
+void
+ngx_agent_pg_id(ngx_agent_pg_call_t *call, const ngx_agent_id_t *id)
+{
+    ngx_agent_pg_put(call, id ? id->bytes : NULL, 16);
+}
+
+
+void
+ngx_agent_pg_int4(ngx_agent_pg_call_t *call, int32_t n)
+{
+    u_char  *p;
+
+    p = &call->scratch[call->scratched];
+    call->scratched += 4;
+
+    (void) ngx_agent_pg_put4(p, (uint32_t) n);
+    ngx_agent_pg_put(call, p, 4);
+}
+
+
+void
+ngx_agent_pg_int8(ngx_agent_pg_call_t *call, int64_t n)
+{
+    u_char  *p;
+
+    p = &call->scratch[call->scratched];
+    call->scratched += 8;
+
+    (void) ngx_agent_pg_put4(p, (uint32_t) ((uint64_t) n >> 32));
+    (void) ngx_agent_pg_put4(p + 4, (uint32_t) n);
+    ngx_agent_pg_put(call, p, 8);
+}
+
+
+void
+ngx_agent_pg_bool(ngx_agent_pg_call_t *call, ngx_uint_t b)
+{
+    u_char  *p;
+
+    p = &call->scratch[call->scratched++];
+    *p = b ? 1 : 0;
+    ngx_agent_pg_put(call, p, 1);
+}
+
+
+ngx_uint_t
+ngx_agent_pg_is_null(ngx_agent_pg_rows_t *rows, ngx_uint_t i, int col)
+{
+    return PQgetisnull(rows->res, rows->rows[i], col);
+}
+
+
+/* null has data NULL; an empty string has not */
+
+ngx_str_t
+ngx_agent_pg_get_text(ngx_agent_pg_rows_t *rows, ngx_uint_t i, int col)
+{
+    ngx_str_t  s;
+
+    if (ngx_agent_pg_is_null(rows, i, col)) {
+        ngx_str_null(&s);
+        return s;
+    }
+
+    s.data = (u_char *) PQgetvalue(rows->res, rows->rows[i], col);
+    s.len = PQgetlength(rows->res, rows->rows[i], col);
+
+    return s;
+}
+
+
+/* int2, int4 and int8 alike; null is 0 */
+
+int64_t
+ngx_agent_pg_get_int(ngx_agent_pg_rows_t *rows, ngx_uint_t i, int col)
+{
+    u_char    *p, *last;
+    uint64_t   n;
+    ngx_str_t  s;
+
+    s = ngx_agent_pg_get_text(rows, i, col);
+    if (s.len == 0) {
+        return 0;
+    }
+
+    n = (s.data[0] & 0x80) ? (uint64_t) -1 : 0;
+
+    for (p = s.data, last = s.data + s.len; p < last; p++) {
+        n = (n << 8) | *p;
+    }
+
+    return (int64_t) n;
+}
+
+
+ngx_uint_t
+ngx_agent_pg_get_bool(ngx_agent_pg_rows_t *rows, ngx_uint_t i, int col)
+{
+    return ngx_agent_pg_get_int(rows, i, col) != 0;
+}
+
+
+void
+ngx_agent_pg_get_id(ngx_agent_pg_rows_t *rows, ngx_uint_t i, int col,
+    ngx_agent_id_t *id)
+{
+    ngx_str_t  s;
+
+    s = ngx_agent_pg_get_text(rows, i, col);
+
+    if (s.len != 16) {
+        ngx_memzero(id, sizeof(ngx_agent_id_t));
+        return;
+    }
+
+    ngx_memcpy(id->bytes, s.data, 16);
+}

@@ -1,0 +1,267 @@
+
+/*
+ * Checks across blocks, made when nginx has read the whole configuration:
+ * does every name lead to an agent, every agent to a location.  Reads the
+ * configuration only; each failure is one [emerg] line that names the place.
+ */
+
+#include "ngx_http_agent_conf.h"
+#include "ngx_http_agent_web.h"
+
+
+/* the best prefix so far, while the tree of locations is walked */
+
+typedef struct {
+    ngx_http_core_loc_conf_t  *clcf;
+    size_t                     len;
+    unsigned                   exact:1;
+} ngx_http_agent_found_t;
+
+
+static ngx_int_t ngx_http_agent_check_pass(ngx_conf_t *cf,
+    ngx_http_agent_main_conf_t *amcf, ngx_http_agent_pass_t *pass);
+static ngx_int_t ngx_http_agent_check_agent(ngx_conf_t *cf,
+    ngx_agent_agent_t *agent);
+static ngx_http_core_loc_conf_t *ngx_http_agent_check_location(
+    ngx_http_core_loc_conf_t *clcf, ngx_str_t *uri);
+static void ngx_http_agent_check_tree(ngx_http_location_tree_node_t *node,
+    ngx_str_t *rest, size_t depth, ngx_http_agent_found_t *found);
+
+
+ngx_int_t
+ngx_http_agent_check(ngx_conf_t *cf)
+{
+    ngx_uint_t               i;
+    ngx_agent_agent_t      **agents;
+    ngx_http_agent_conf_t   *acf;
+    ngx_http_agent_pass_t   *passes;
+
+    acf = ngx_http_conf_get_module_main_conf(cf, ngx_http_agent_module);
+
+    passes = acf->passes.elts;
+
+    for (i = 0; i < acf->passes.nelts; i++) {
+        if (ngx_http_agent_check_pass(cf, &acf->main, &passes[i]) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    agents = acf->main.agents.elts;
+
+    for (i = 0; i < acf->main.agents.nelts; i++) {
+        if (ngx_http_agent_check_agent(cf, agents[i]) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    if (acf->main.used && acf->main.artifacts == NULL) {
+        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                      "no \"agent_artifacts\" in http, artifacts are refused "
+                      "by \"agent_pass\" in %s:%ui",
+                      passes[0].conf_file, passes[0].conf_line);
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_agent_check_pass(ngx_conf_t *cf, ngx_http_agent_main_conf_t *amcf,
+    ngx_http_agent_pass_t *pass)
+{
+    ngx_uint_t           i;
+    ngx_agent_agent_t  **agents;
+
+    if (amcf->store.conninfo.data == NULL) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"agent_pass\" needs \"agent_database\" in http, "
+                      "which is missing, in %s:%ui",
+                      pass->conf_file, pass->conf_line);
+        return NGX_ERROR;
+    }
+
+    /* a later directive of the same location took it, proxy_pass perhaps */
+
+    if (pass->clcf->handler != ngx_http_agent_handler) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"agent_pass\" directive stands in a location that "
+                      "has another content handler in %s:%ui",
+                      pass->conf_file, pass->conf_line);
+        return NGX_ERROR;
+    }
+
+    if (amcf->agents.nelts == 0) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"agent_pass\" needs an \"agent\" block in a server, "
+                      "there is none, in %s:%ui",
+                      pass->conf_file, pass->conf_line);
+        return NGX_ERROR;
+    }
+
+    if (pass->name.len == 0) {
+        return NGX_OK;
+    }
+
+    agents = amcf->agents.elts;
+
+    for (i = 0; i < amcf->agents.nelts; i++) {
+
+        if (agents[i]->name.len == pass->name.len
+            && ngx_strncmp(agents[i]->name.data, pass->name.data,
+                           pass->name.len)
+               == 0)
+        {
+            return NGX_OK;
+        }
+    }
+
+    ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                  "no agent \"%V\" is defined for \"agent_pass\" in %s:%ui",
+                  &pass->name, pass->conf_file, pass->conf_line);
+
+    return NGX_ERROR;
+}
+
+
+/*
+ * Where do the agent's calls go?  A server-level rewrite could still change
+ * that at run time, but whoever writes one can write "pass" as well.
+ */
+
+static ngx_int_t
+ngx_http_agent_check_agent(ngx_conf_t *cf, ngx_agent_agent_t *agent)
+{
+    u_char                    *args;
+    ngx_str_t                  uri;
+    ngx_http_conf_ctx_t       *ctx;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    uri = agent->pass;
+
+    args = ngx_strlchr(uri.data, uri.data + uri.len, '?');
+    if (args) {
+        uri.len = args - uri.data;
+    }
+
+    ctx = agent->server_ctx;
+
+    clcf = ngx_http_agent_check_location(
+                           ctx->loc_conf[ngx_http_core_module.ctx_index],
+                           &uri);
+
+    if (clcf == NULL) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "no location of this server matches \"pass %V\" of "
+                      "agent \"%V\" in %s:%ui",
+                      &agent->pass, &agent->name,
+                      agent->conf_file, agent->conf_line);
+        return NGX_ERROR;
+    }
+
+    if (clcf->handler == ngx_http_agent_handler) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"pass %V\" of agent \"%V\" leads to location \"%V\", "
+                      "which has \"agent_pass\" itself, in %s:%ui",
+                      &agent->pass, &agent->name, &clcf->name,
+                      agent->conf_file, agent->conf_line);
+        return NGX_ERROR;
+    }
+
+    if (!clcf->internal) {
+        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                      "location \"%V\", where agent \"%V\" passes to, is not "
+                      "\"internal\": clients can call it too, in %s:%ui",
+                      &clcf->name, &agent->name,
+                      agent->conf_file, agent->conf_line);
+    }
+
+    return NGX_OK;
+}
+
+
+/* The location nginx would take for the uri, or NULL. */
+
+static ngx_http_core_loc_conf_t *
+ngx_http_agent_check_location(ngx_http_core_loc_conf_t *clcf, ngx_str_t *uri)
+{
+    ngx_http_agent_found_t      found;
+    ngx_http_core_loc_conf_t   *nested;
+#if (NGX_PCRE)
+    ngx_http_core_loc_conf_t  **re;
+#endif
+
+    ngx_memzero(&found, sizeof(ngx_http_agent_found_t));
+
+    ngx_http_agent_check_tree(clcf->static_locations, uri, 0, &found);
+
+    if (found.exact) {
+        return found.clcf;
+    }
+
+    nested = NULL;
+
+    if (found.clcf) {
+        nested = ngx_http_agent_check_location(found.clcf, uri);
+    }
+
+#if (NGX_PCRE)
+
+    if (clcf->regex_locations && !(found.clcf && found.clcf->noregex)) {
+
+        for (re = clcf->regex_locations; *re; re++) {
+
+            if (ngx_regex_exec((*re)->regex->regex, uri, NULL, 0) >= 0) {
+                nested = ngx_http_agent_check_location(*re, uri);
+                return nested ? nested : *re;
+            }
+        }
+    }
+
+#endif
+
+    return nested ? nested : found.clcf;
+}
+
+
+/*
+ * nginx keeps prefix locations in a tree: left and right are other names,
+ * "tree" holds those that go on behind this node's piece of the name.
+ */
+
+static void
+ngx_http_agent_check_tree(ngx_http_location_tree_node_t *node,
+    ngx_str_t *rest, size_t depth, ngx_http_agent_found_t *found)
+{
+    ngx_str_t  tail;
+
+    if (node == NULL || found->exact) {
+        return;
+    }
+
+    ngx_http_agent_check_tree(node->left, rest, depth, found);
+    ngx_http_agent_check_tree(node->right, rest, depth, found);
+
+    if (rest->len < (size_t) node->len
+        || ngx_memcmp(rest->data, node->name, node->len) != 0)
+    {
+        return;
+    }
+
+    if (node->exact && rest->len == (size_t) node->len) {
+        found->clcf = node->exact;
+        found->exact = 1;
+        return;
+    }
+
+    depth += node->len;
+
+    if (node->inclusive && depth >= found->len && !found->exact) {
+        found->clcf = node->inclusive;
+        found->len = depth;
+    }
+
+    tail.data = rest->data + node->len;
+    tail.len = rest->len - node->len;
+
+    ngx_http_agent_check_tree(node->tree, &tail, depth, found);
+}

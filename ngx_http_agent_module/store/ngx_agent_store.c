@@ -1,0 +1,227 @@
+
+/*
+ * The Postgres store: its start and end, and what all its calls share.
+ */
+
+#include "ngx_agent_store_pg.h"
+#include <unistd.h>
+
+
+typedef struct {
+    ngx_agent_store_call_t    *call;
+    ngx_agent_store_rows_pt    rows;
+    ngx_agent_pg_call_t        pg;           /* last: it has a tail */
+} ngx_agent_store_pg_t;
+
+
+static void ngx_agent_store_done(ngx_agent_pg_call_t *pg, ngx_int_t rc,
+    ngx_agent_pg_rows_t *rows);
+
+
+ngx_str_t                ngx_agent_store_owner;
+ngx_agent_store_conf_t  *ngx_agent_store_conf;
+
+
+char *
+ngx_agent_store_check(ngx_pool_t *pool, ngx_agent_store_conf_t *conf)
+{
+    conf->target = ngx_pcalloc(pool, sizeof(ngx_agent_pg_target_t));
+    if (conf->target == NULL) {
+        return "no memory";
+    }
+
+    return ngx_agent_pg_target(pool, &conf->conninfo, conf->target);
+}
+
+
+ngx_int_t
+ngx_agent_store_init(ngx_cycle_t *cycle, ngx_agent_store_conf_t *conf)
+{
+    ngx_agent_pg_conf_t  *pg;
+
+    pg = ngx_pcalloc(cycle->pool, sizeof(ngx_agent_pg_conf_t));
+    if (pg == NULL) {
+        return NGX_ERROR;
+    }
+
+    pg->target = *(ngx_agent_pg_target_t *) conf->target;
+    pg->stmts = ngx_agent_store_stmts;
+    pg->nstmts = NGX_AGENT_SQL_N;
+    pg->setup = conf->prepared ? ngx_agent_store_setup
+                               : ngx_agent_store_setup_pooled;
+    pg->version = NGX_AGENT_SCHEMA;
+    pg->wait = conf->wait;
+    pg->queue = conf->queue;
+    pg->prepared = conf->prepared ? 1 : 0;
+
+    ngx_agent_store_owner.data = ngx_pnalloc(cycle->pool,
+                                             cycle->hostname.len
+                                             + 2 * NGX_INT_T_LEN + 2);
+    if (ngx_agent_store_owner.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_agent_store_owner.len = ngx_sprintf(ngx_agent_store_owner.data,
+                                            "%V:%i:%P", &cycle->hostname,
+                                            ngx_process_slot, ngx_pid)
+                                - ngx_agent_store_owner.data;
+    ngx_agent_store_conf = conf;
+
+    return ngx_agent_pg_init(cycle, pg);
+}
+
+
+void
+ngx_agent_store_exit(ngx_cycle_t *cycle)
+{
+    ngx_agent_pg_exit();
+    ngx_agent_store_mark_exit();
+}
+
+
+ngx_agent_pg_call_t *
+ngx_agent_store_call(ngx_agent_store_call_t *call, ngx_agent_sql_e stmt,
+    const ngx_agent_id_t *key, ngx_agent_store_rows_pt rows)
+{
+    size_t                 size;
+    ngx_agent_store_pg_t  *s;
+
+    size = offsetof(ngx_agent_store_pg_t, pg)
+           + ngx_agent_pg_call_size(ngx_agent_store_stmts[stmt].nparams);
+
+    s = ngx_pcalloc(call->pool, size);
+    if (s == NULL) {
+        return NULL;
+    }
+
+    s->call = call;
+    s->rows = rows;
+
+    s->pg.handler = ngx_agent_store_done;
+    s->pg.data = s;
+    s->pg.log = call->log;
+    s->pg.stmt = stmt;
+    s->pg.lane = stmt < NGX_AGENT_SQL_GET_TASK ? NGX_AGENT_PG_WRITER
+                                               : NGX_AGENT_PG_READER;
+    if (key) {
+        s->pg.key = *key;
+    }
+
+    call->pg = &s->pg;
+    call->rc = NGX_AGAIN;
+
+    /* a tenant that is not set is the default one, '', and never null */
+
+    if (call->tenant.data == NULL) {
+        ngx_str_set(&call->tenant, "");
+    }
+
+    return &s->pg;
+}
+
+
+ngx_int_t
+ngx_agent_store_send(ngx_agent_pg_call_t *pg)
+{
+    if (pg == NULL) {
+        return NGX_ABORT;
+    }
+
+    return ngx_agent_pg_call(pg);
+}
+
+
+void
+ngx_agent_store_detach(ngx_agent_store_call_t *call)
+{
+    if (call->pg) {
+        ngx_agent_pg_detach(call->pg);
+        call->pg = NULL;
+    }
+}
+
+
+static void
+ngx_agent_store_done(ngx_agent_pg_call_t *pg, ngx_int_t rc,
+    ngx_agent_pg_rows_t *rows)
+{
+    ngx_agent_store_pg_t    *s;
+    ngx_agent_store_call_t  *call;
+
+    s = pg->data;
+    call = s->call;
+
+    call->pg = NULL;
+    call->rc = rc;
+
+    if (rc == NGX_OK && s->rows) {
+        call->rc = s->rows(call, rows);
+    }
+
+    call->handler(call);
+}
+
+
+ngx_int_t
+ngx_agent_store_text(ngx_agent_store_call_t *call, ngx_agent_pg_rows_t *rows,
+    ngx_uint_t i, int col, ngx_str_t *s)
+{
+    ngx_str_t  text;
+
+    text = ngx_agent_pg_get_text(rows, i, col);
+    *s = text;
+
+    if (text.data == NULL) {
+        return NGX_OK;
+    }
+
+    s->data = ngx_pnalloc(call->pool, text.len ? text.len : 1);
+    if (s->data == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(s->data, text.data, text.len);
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_agent_store_texts(ngx_agent_store_call_t *call, ngx_agent_pg_rows_t *rows,
+    ngx_uint_t i, int col, ngx_uint_t n, ngx_str_t *s[])
+{
+    ngx_uint_t  k;
+
+    for (k = 0; k < n; k++) {
+        if (ngx_agent_store_text(call, rows, i, col + (int) k, s[k])
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+void
+ngx_agent_store_reverse(ngx_array_t *list)
+{
+    u_char      *a, *b, c;
+    size_t       k;
+
+    if (list->nelts < 2) {
+        return;
+    }
+
+    a = list->elts;
+    b = (u_char *) list->elts + (list->nelts - 1) * list->size;
+
+    for ( /* void */ ; a < b; a += list->size, b -= list->size) {
+        for (k = 0; k < list->size; k++) {
+            c = a[k];
+            a[k] = b[k];
+            b[k] = c;
+        }
+    }
+}

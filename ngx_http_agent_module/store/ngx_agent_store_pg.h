@@ -1,0 +1,52 @@
+
+/*
+ * Shared by the files of the Postgres store: how a call of the store becomes
+ * a call of io/, and how rows become nouns.
+ */
+
+#ifndef _NGX_AGENT_STORE_PG_H_INCLUDED_
+#define _NGX_AGENT_STORE_PG_H_INCLUDED_
+
+
+#include "ngx_agent_store.h"
+#include "ngx_agent_store_sql.h"
+
+
+/*
+ * Takes the rows of a call that went well and fills the call's results in:
+ * returns the rc for the caller.
+ */
+typedef ngx_int_t (*ngx_agent_store_rows_pt)(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows);
+
+
+/* A call for the statement, in call->pool; NULL: no memory. */
+ngx_agent_pg_call_t *ngx_agent_store_call(ngx_agent_store_call_t *call,
+    ngx_agent_sql_e stmt, const ngx_agent_id_t *key,
+    ngx_agent_store_rows_pt rows);
+
+/* Sends it; a call that is NULL is NGX_ABORT. */
+ngx_int_t ngx_agent_store_send(ngx_agent_pg_call_t *pg);
+
+/* What the text column holds, copied into call->pool. */
+ngx_int_t ngx_agent_store_text(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows, ngx_uint_t i, int col, ngx_str_t *s);
+
+/* The same for several columns side by side, into strings given in order. */
+ngx_int_t ngx_agent_store_texts(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows, ngx_uint_t i, int col, ngx_uint_t n,
+    ngx_str_t *s[]);
+
+/* Turns a list round, for pages with the newest first. */
+void ngx_agent_store_reverse(ngx_array_t *list);
+
+/* what this process calls itself in agent.step.owner */
+extern ngx_str_t                ngx_agent_store_owner;
+extern ngx_agent_store_conf_t  *ngx_agent_store_conf;
+
+/* ngx_agent_store_mark.c: page marks of a tenant are behind; makes some */
+void ngx_agent_store_mark(ngx_str_t *tenant, ngx_log_t *log);
+void ngx_agent_store_mark_exit(void);
+
+
+#endif /* _NGX_AGENT_STORE_PG_H_INCLUDED_ */

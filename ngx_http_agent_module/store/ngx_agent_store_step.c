@@ -1,0 +1,427 @@
+
+/*
+ * The store's calls on steps: begin, end, renew, read.
+ */
+
+#include "ngx_agent_store_pg.h"
+#include "ngx_agent_json.h"
+
+
+static ngx_int_t ngx_agent_store_begin_rows(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows);
+static ngx_int_t ngx_agent_store_end_rows(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows);
+static ngx_int_t ngx_agent_store_end_artifacts(ngx_agent_store_call_t *call,
+    ngx_str_t *text);
+static ngx_int_t ngx_agent_store_step_rows(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows);
+static ngx_int_t ngx_agent_store_steps_rows(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows);
+static ngx_int_t ngx_agent_store_step_row(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows, ngx_uint_t i, int col, ngx_agent_step_t *step);
+static ngx_int_t ngx_agent_store_history_rows(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows);
+static void ngx_agent_store_renewed(ngx_agent_store_call_t *call);
+
+
+ngx_int_t
+ngx_agent_store_begin_step(ngx_agent_store_call_t *call)
+{
+    ngx_agent_step_t     *step;
+    ngx_agent_pg_call_t  *pg;
+
+    step = call->step;
+
+    pg = ngx_agent_store_call(call, NGX_AGENT_SQL_BEGIN_STEP, &step->task_id,
+                              ngx_agent_store_begin_rows);
+    if (pg == NULL) {
+        return NGX_ABORT;
+    }
+
+    ngx_agent_pg_id(pg, &step->task_id);
+    ngx_agent_pg_text(pg, &call->tenant);
+    ngx_agent_pg_id(pg, &step->id);
+    ngx_agent_pg_text(pg, &step->input);
+    ngx_agent_pg_json(pg, &step->additional_input);
+    ngx_agent_pg_text(pg, &ngx_agent_store_owner);
+    ngx_agent_pg_int4(pg, (int32_t) ngx_agent_store_conf->lease);
+
+    return ngx_agent_store_send(pg);
+}
+
+
+static ngx_int_t
+ngx_agent_store_begin_rows(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows)
+{
+    ngx_agent_step_t  *step;
+
+    if (rows->n == 0) {
+        return NGX_ERROR;
+    }
+
+    step = call->step;
+
+    call->begin = (ngx_agent_begin_e) ngx_agent_pg_get_int(rows, 0, 1);
+    step->seq = ngx_agent_pg_get_int(rows, 0, 2);
+
+    switch (call->begin) {
+
+    case NGX_AGENT_BEGIN_OK:
+        step->redacted = ngx_agent_pg_get_bool(rows, 0, 5) ? 1 : 0;
+        step->attempt = ngx_agent_pg_get_int(rows, 0, 7);
+        break;
+
+    case NGX_AGENT_BEGIN_FINISHED:
+        ngx_agent_pg_get_id(rows, 0, 6, &step->id);
+        break;
+
+    default:
+        return NGX_OK;
+    }
+
+    if (ngx_agent_store_text(call, rows, 0, 3, &call->task->agent) != NGX_OK
+        || ngx_agent_store_text(call, rows, 0, 4, &call->task->input)
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_agent_store_end_step(ngx_agent_store_call_t *call)
+{
+    ngx_str_t             artifacts;
+    ngx_agent_step_t     *step;
+    ngx_agent_pg_call_t  *pg;
+
+    step = call->step;
+
+    pg = ngx_agent_store_call(call, NGX_AGENT_SQL_END_STEP, &step->task_id,
+                              ngx_agent_store_end_rows);
+    if (pg == NULL
+        || ngx_agent_store_end_artifacts(call, &artifacts) != NGX_OK)
+    {
+        return NGX_ABORT;
+    }
+
+    ngx_agent_pg_id(pg, &step->task_id);
+    ngx_agent_pg_int4(pg, (int32_t) step->seq);
+    ngx_agent_pg_int4(pg, (int32_t) step->attempt);
+    ngx_agent_pg_int4(pg, (int32_t) step->status);
+    ngx_agent_pg_bool(pg, step->is_last);
+    ngx_agent_pg_bool(pg, step->secret);
+    ngx_agent_pg_text(pg, &step->name);
+    ngx_agent_pg_text(pg, &step->output);
+    ngx_agent_pg_json(pg, &step->additional_output);
+    ngx_agent_pg_json(pg, &step->turns);
+    ngx_agent_pg_json(pg, &artifacts);
+    ngx_agent_pg_int8(pg, (int64_t) step->tokens_in);
+    ngx_agent_pg_int8(pg, (int64_t) step->tokens_out);
+    ngx_agent_pg_text(pg, &call->price);
+    ngx_agent_pg_text(pg, &call->task->agent);
+
+    pg->patient = 1;
+
+    return ngx_agent_store_send(pg);
+}
+
+
+static ngx_int_t
+ngx_agent_store_end_artifacts(ngx_agent_store_call_t *call, ngx_str_t *text)
+{
+    ngx_uint_t             i;
+    ngx_agent_json_t       j;
+    ngx_agent_artifact_t  *a;
+
+    ngx_str_null(text);
+
+    if (call->artifacts == NULL || call->artifacts->nelts == 0) {
+        return NGX_OK;
+    }
+
+    ngx_agent_json_init(&j, call->pool, 128 * call->artifacts->nelts);
+    ngx_agent_json_array(&j);
+
+    a = call->artifacts->elts;
+
+    for (i = 0; i < call->artifacts->nelts; i++) {
+        ngx_agent_json_object(&j);
+        ngx_agent_json_key(&j, "id");
+        ngx_agent_json_id(&j, &a[i].id);
+        ngx_agent_json_key(&j, "file_name");
+        ngx_agent_json_string(&j, &a[i].file_name);
+        ngx_agent_json_key(&j, "relative_path");
+        ngx_agent_json_string(&j, &a[i].relative_path);
+        ngx_agent_json_key(&j, "size");
+        ngx_agent_json_int(&j, a[i].size);
+        ngx_agent_json_object_end(&j);
+    }
+
+    ngx_agent_json_array_end(&j);
+
+    return ngx_agent_json_done(&j, text);
+}
+
+
+static ngx_int_t
+ngx_agent_store_end_rows(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows)
+{
+    if (rows->n == 0) {
+        return NGX_ERROR;
+    }
+
+    return ngx_agent_pg_get_bool(rows, 0, 1) ? NGX_OK : NGX_DECLINED;
+}
+
+
+ngx_int_t
+ngx_agent_store_get_step(ngx_agent_store_call_t *call)
+{
+    ngx_agent_pg_call_t  *pg;
+
+    pg = ngx_agent_store_call(call, NGX_AGENT_SQL_GET_STEP,
+                              &call->step->task_id,
+                              ngx_agent_store_step_rows);
+    if (pg == NULL) {
+        return NGX_ABORT;
+    }
+
+    ngx_agent_pg_id(pg, &call->step->task_id);
+    ngx_agent_pg_text(pg, &call->tenant);
+    ngx_agent_pg_id(pg, &call->step->id);
+
+    return ngx_agent_store_send(pg);
+}
+
+
+static ngx_int_t
+ngx_agent_store_step_rows(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows)
+{
+    if (rows->n == 0) {
+        return NGX_DECLINED;
+    }
+
+    return ngx_agent_store_step_row(call, rows, 0, 1, call->step);
+}
+
+
+ngx_int_t
+ngx_agent_store_list_steps(ngx_agent_store_call_t *call)
+{
+    ngx_agent_page_t     *page;
+    ngx_agent_pg_call_t  *pg;
+
+    page = call->page;
+
+    pg = ngx_agent_store_call(call, NGX_AGENT_SQL_LIST_STEPS, &call->task->id,
+                              ngx_agent_store_steps_rows);
+    if (pg == NULL) {
+        return NGX_ABORT;
+    }
+
+    ngx_agent_pg_id(pg, &call->task->id);
+    ngx_agent_pg_text(pg, &call->tenant);
+    ngx_agent_pg_int8(pg, (int64_t) (page->number - 1) * page->size);
+    ngx_agent_pg_int4(pg, (int32_t) page->size);
+    ngx_agent_pg_bool(pg, page->desc);
+
+    return ngx_agent_store_send(pg);
+}
+
+
+static ngx_int_t
+ngx_agent_store_steps_rows(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows)
+{
+    ngx_uint_t         i;
+    ngx_agent_step_t  *step;
+
+    if (rows->n == 0) {
+        return NGX_DECLINED;
+    }
+
+    call->list = ngx_array_create(call->pool, rows->n,
+                                  sizeof(ngx_agent_step_t));
+    if (call->list == NULL) {
+        return NGX_ERROR;
+    }
+
+    call->total = ngx_agent_pg_get_int(rows, 0, 0);
+
+    for (i = 0; i < rows->n; i++) {
+
+        if (ngx_agent_pg_is_null(rows, i, 1)) {
+            continue;
+        }
+
+        step = ngx_array_push(call->list);
+        if (step == NULL) {
+            return NGX_ERROR;
+        }
+
+        ngx_memzero(step, sizeof(ngx_agent_step_t));
+        ngx_agent_pg_get_id(rows, i, 1, &step->id);
+        step->task_id = call->task->id;
+
+        if (ngx_agent_store_step_row(call, rows, i, 2, step) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    if (call->page->desc) {
+        ngx_agent_store_reverse(call->list);
+    }
+
+    return NGX_OK;
+}
+
+
+/* seq, attempt, status, is_last, name ...: from column "col" on */
+
+static ngx_int_t
+ngx_agent_store_step_row(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows, ngx_uint_t i, int col, ngx_agent_step_t *step)
+{
+    ngx_str_t  *s[] = { &step->name, &step->input, &step->additional_input,
+                        &step->output, &step->additional_output };
+
+    step->seq = ngx_agent_pg_get_int(rows, i, col);
+    step->attempt = ngx_agent_pg_get_int(rows, i, col + 1);
+    step->status = (ngx_agent_status_e)
+                   ngx_agent_pg_get_int(rows, i, col + 2);
+    step->is_last = ngx_agent_pg_get_bool(rows, i, col + 3) ? 1 : 0;
+
+    if (ngx_agent_store_texts(call, rows, i, col + 4, 5, s) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    step->tokens_in = ngx_agent_pg_get_int(rows, i, col + 9);
+    step->tokens_out = ngx_agent_pg_get_int(rows, i, col + 10);
+
+    return ngx_agent_store_text(call, rows, i, col + 11, &step->artifacts);
+}
+
+
+ngx_int_t
+ngx_agent_store_history(ngx_agent_store_call_t *call)
+{
+    ngx_agent_pg_call_t  *pg;
+
+    pg = ngx_agent_store_call(call, NGX_AGENT_SQL_HISTORY, &call->task->id,
+                              ngx_agent_store_history_rows);
+    if (pg == NULL) {
+        return NGX_ABORT;
+    }
+
+    ngx_agent_pg_id(pg, &call->task->id);
+    ngx_agent_pg_text(pg, &call->tenant);
+    ngx_agent_pg_int4(pg, (int32_t) call->step->seq);
+
+    return ngx_agent_store_send(pg);
+}
+
+
+static ngx_int_t
+ngx_agent_store_history_rows(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows)
+{
+    ngx_str_t         *s[2];
+    ngx_uint_t         i;
+    ngx_agent_step_t  *step;
+
+    call->list = ngx_array_create(call->pool, rows->n + 1,
+                                  sizeof(ngx_agent_step_t));
+    if (call->list == NULL) {
+        return NGX_ERROR;
+    }
+
+    for (i = 0; i < rows->n; i++) {
+
+        step = ngx_array_push(call->list);
+        if (step == NULL) {
+            return NGX_ERROR;
+        }
+
+        ngx_memzero(step, sizeof(ngx_agent_step_t));
+        ngx_agent_pg_get_id(rows, i, 1, &step->id);
+        step->task_id = call->task->id;
+        step->seq = ngx_agent_pg_get_int(rows, i, 2);
+        step->status = (ngx_agent_status_e) ngx_agent_pg_get_int(rows, i, 3);
+        step->secret = ngx_agent_pg_get_bool(rows, i, 4) ? 1 : 0;
+
+        s[0] = &step->input;
+        s[1] = &step->turns;
+
+        if (ngx_agent_store_texts(call, rows, i, 5, 2, s) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+/*
+ * Each step is a call; the batch makes one statement of them.  A renewal that
+ * fails is not sent again: the next one comes before the lease ends.
+ */
+
+void
+ngx_agent_store_renew(ngx_array_t *steps)
+{
+    ngx_uint_t               i;
+    ngx_pool_t              *pool;
+    ngx_agent_step_t       **step;
+    ngx_agent_pg_call_t     *pg;
+    ngx_agent_store_call_t  *call;
+
+    step = steps->elts;
+
+    for (i = 0; i < steps->nelts; i++) {
+
+        pool = ngx_create_pool(512, ngx_cycle->log);
+        if (pool == NULL) {
+            return;
+        }
+
+        call = ngx_pcalloc(pool, sizeof(ngx_agent_store_call_t));
+        if (call == NULL) {
+            ngx_destroy_pool(pool);
+            return;
+        }
+
+        call->pool = pool;
+        call->log = ngx_cycle->log;
+        call->handler = ngx_agent_store_renewed;
+
+        pg = ngx_agent_store_call(call, NGX_AGENT_SQL_RENEW,
+                                  &step[i]->task_id, NULL);
+        if (pg == NULL) {
+            ngx_destroy_pool(pool);
+            return;
+        }
+
+        /* the step may end and be freed first: its id lives in pg->key */
+        ngx_agent_pg_id(pg, &pg->key);
+        ngx_agent_pg_int4(pg, (int32_t) step[i]->seq);
+        ngx_agent_pg_int4(pg, (int32_t) step[i]->attempt);
+        ngx_agent_pg_int4(pg, (int32_t) ngx_agent_store_conf->lease);
+
+        if (ngx_agent_store_send(pg) != NGX_AGAIN) {
+            ngx_destroy_pool(pool);
+        }
+    }
+}
+
+
+static void
+ngx_agent_store_renewed(ngx_agent_store_call_t *call)
+{
+    ngx_destroy_pool(call->pool);
+}

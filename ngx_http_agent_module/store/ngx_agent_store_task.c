@@ -1,0 +1,154 @@
+
+/*
+ * The store's calls on tasks.
+ */
+
+#include "ngx_agent_store_pg.h"
+
+
+/* tasks behind the last page mark that are worth new marks */
+#define NGX_AGENT_STORE_TAIL  2000
+
+
+static ngx_int_t ngx_agent_store_task_rows(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows);
+static ngx_int_t ngx_agent_store_tasks_rows(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows);
+static ngx_int_t ngx_agent_store_task_row(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows, ngx_uint_t i, int col, ngx_agent_task_t *task);
+
+
+ngx_int_t
+ngx_agent_store_create_task(ngx_agent_store_call_t *call)
+{
+    ngx_agent_task_t     *task;
+    ngx_agent_pg_call_t  *pg;
+
+    task = call->task;
+
+    pg = ngx_agent_store_call(call, NGX_AGENT_SQL_CREATE_TASK, &task->id,
+                              NULL);
+    if (pg == NULL) {
+        return NGX_ABORT;
+    }
+
+    ngx_agent_pg_id(pg, &task->id);
+    ngx_agent_pg_text(pg, &call->tenant);
+    ngx_agent_pg_text(pg, &task->agent);
+    ngx_agent_pg_text(pg, &task->input);
+    ngx_agent_pg_json(pg, &task->additional_input);
+    ngx_agent_pg_int4(pg, (int32_t) call->max_steps);
+
+    return ngx_agent_store_send(pg);
+}
+
+
+ngx_int_t
+ngx_agent_store_get_task(ngx_agent_store_call_t *call)
+{
+    ngx_agent_pg_call_t  *pg;
+
+    pg = ngx_agent_store_call(call, NGX_AGENT_SQL_GET_TASK, &call->task->id,
+                              ngx_agent_store_task_rows);
+    if (pg == NULL) {
+        return NGX_ABORT;
+    }
+
+    ngx_agent_pg_id(pg, &call->task->id);
+    ngx_agent_pg_text(pg, &call->tenant);
+
+    return ngx_agent_store_send(pg);
+}
+
+
+static ngx_int_t
+ngx_agent_store_task_rows(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows)
+{
+    if (rows->n == 0) {
+        return NGX_DECLINED;
+    }
+
+    return ngx_agent_store_task_row(call, rows, 0, 1, call->task);
+}
+
+
+ngx_int_t
+ngx_agent_store_list_tasks(ngx_agent_store_call_t *call)
+{
+    ngx_agent_page_t     *page;
+    ngx_agent_pg_call_t  *pg;
+
+    page = call->page;
+
+    pg = ngx_agent_store_call(call, NGX_AGENT_SQL_LIST_TASKS, NULL,
+                              ngx_agent_store_tasks_rows);
+    if (pg == NULL) {
+        return NGX_ABORT;
+    }
+
+    ngx_agent_pg_text(pg, &call->tenant);
+    ngx_agent_pg_int8(pg, (int64_t) (page->number - 1) * page->size);
+    ngx_agent_pg_int4(pg, (int32_t) page->size);
+    ngx_agent_pg_bool(pg, page->desc);
+
+    return ngx_agent_store_send(pg);
+}
+
+
+static ngx_int_t
+ngx_agent_store_tasks_rows(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows)
+{
+    ngx_uint_t         i;
+    ngx_agent_task_t  *task;
+
+    call->list = ngx_array_create(call->pool, rows->n + 1,
+                                  sizeof(ngx_agent_task_t));
+    if (call->list == NULL || rows->n == 0) {
+        return NGX_ERROR;
+    }
+
+    call->total = ngx_agent_pg_get_int(rows, 0, 0);
+
+    if (ngx_agent_pg_get_int(rows, 0, 1) > NGX_AGENT_STORE_TAIL) {
+        ngx_agent_store_mark(&call->tenant, call->log);
+    }
+
+    for (i = 0; i < rows->n; i++) {
+
+        if (ngx_agent_pg_is_null(rows, i, 2)) {
+            continue;
+        }
+
+        task = ngx_array_push(call->list);
+        if (task == NULL) {
+            return NGX_ERROR;
+        }
+
+        ngx_agent_pg_get_id(rows, i, 2, &task->id);
+
+        if (ngx_agent_store_task_row(call, rows, i, 3, task) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    if (call->page->desc) {
+        ngx_agent_store_reverse(call->list);
+    }
+
+    return NGX_OK;
+}
+
+
+/* agent, input, additional_input, artifacts: from column "col" on */
+
+static ngx_int_t
+ngx_agent_store_task_row(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows, ngx_uint_t i, int col, ngx_agent_task_t *task)
+{
+    ngx_str_t  *s[] = { &task->agent, &task->input, &task->additional_input,
+                        &task->artifacts };
+
+    return ngx_agent_store_texts(call, rows, i, col, 4, s);
+}

@@ -1,0 +1,343 @@
+
+/*
+ * Entry of the HTTP edge: the content handler, the table of operations, and
+ * the life of a request that waits for a call.  Knows no operation's inside.
+ */
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include "ngx_agent_id.h"
+#include "ngx_http_agent_web.h"
+#include "ngx_http_agent_edge.h"
+#include "ngx_http_agent_reply.h"
+
+
+typedef ngx_int_t (*ngx_http_agent_op_pt)(ngx_http_agent_web_t *web);
+
+/* post == NULL: the place can only be read */
+
+typedef struct {
+    ngx_http_agent_op_pt       get;
+    ngx_http_agent_op_pt       post;
+} ngx_http_agent_place_t;
+
+
+static ngx_int_t ngx_http_agent_not_allowed(ngx_http_agent_web_t *web,
+    ngx_http_agent_place_t *place);
+static ngx_int_t ngx_http_agent_web_ids(ngx_http_agent_web_t *web);
+static void ngx_http_agent_web_cleanup(void *data);
+static void ngx_http_agent_call_handler(ngx_agent_store_call_t *call);
+
+
+static ngx_http_agent_place_t  ngx_http_agent_places[] = {
+
+    { NULL, NULL },                                        /* NOWHERE */
+    { ngx_http_agent_task_list, ngx_http_agent_task_create },
+    { ngx_http_agent_task_get, NULL },
+    { ngx_http_agent_step_list, ngx_http_agent_step_create },
+    { ngx_http_agent_step_get, NULL },
+    { ngx_http_agent_artifact_list, ngx_http_agent_artifact_upload },
+    { ngx_http_agent_artifact_download, NULL }
+};
+
+
+ngx_int_t
+ngx_http_agent_handler(ngx_http_request_t *r)
+{
+    ngx_int_t                rc;
+    ngx_http_agent_web_t    *web;
+    ngx_http_agent_place_t  *place;
+
+    web = ngx_http_agent_web(r);
+    if (web == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    ngx_http_agent_route(r, &web->route);
+
+    ngx_log_debug3(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                   "agent web: %V \"%V\", place %ui",
+                   &r->method_name, &r->uri, web->route.place);
+
+    if (web->route.place == NGX_HTTP_AGENT_NOWHERE) {
+        return ngx_http_agent_reply_error(r, NGX_HTTP_NOT_FOUND,
+                                          "no such path; the Agent Protocol "
+                                          "starts at \"tasks\" below this "
+                                          "location");
+    }
+
+    place = &ngx_http_agent_places[web->route.place];
+
+    if (!(r->method & (NGX_HTTP_GET|NGX_HTTP_HEAD))
+        && !(r->method == NGX_HTTP_POST && place->post))
+    {
+        return ngx_http_agent_not_allowed(web, place);
+    }
+
+    rc = ngx_http_agent_web_ids(web);
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    if (r->method == NGX_HTTP_POST) {
+        return place->post(web);
+    }
+
+    rc = ngx_http_discard_request_body(r);
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    return place->get(web);
+}
+
+
+static ngx_int_t
+ngx_http_agent_not_allowed(ngx_http_agent_web_t *web,
+    ngx_http_agent_place_t *place)
+{
+    static ngx_str_t  read = ngx_string("GET, HEAD");
+    static ngx_str_t  write = ngx_string("GET, HEAD, POST");
+
+    ngx_str_t  *allow;
+
+    allow = place->post ? &write : &read;
+
+    if (ngx_http_agent_reply_header(web->request, "Allow", allow) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    return ngx_http_agent_reply_error(web->request, NGX_HTTP_NOT_ALLOWED,
+                                      "this path allows %V only", allow);
+}
+
+
+/* An id that is no uuid is a 404 like any unknown one. */
+
+static ngx_int_t
+ngx_http_agent_web_ids(ngx_http_agent_web_t *web)
+{
+    ngx_http_agent_ctx_t    *ctx;
+    ngx_http_agent_route_t  *route;
+
+    ctx = web->ctx;
+    route = &web->route;
+
+    if (route->place == NGX_HTTP_AGENT_TASKS) {
+        return NGX_OK;
+    }
+
+    if (ngx_agent_id_parse(&route->task, &ctx->task_id) != NGX_OK) {
+        return ngx_http_agent_reply_unknown(web->request, "task",
+                                            &route->task);
+    }
+
+    ctx->has_task = 1;
+
+    if (route->place == NGX_HTTP_AGENT_STEP) {
+
+        if (ngx_agent_id_parse(&route->item, &ctx->step_id) != NGX_OK) {
+            return ngx_http_agent_reply_unknown(web->request, "step",
+                                                &route->item);
+        }
+
+        ctx->has_step = 1;
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_http_agent_web_t *
+ngx_http_agent_web(ngx_http_request_t *r)
+{
+    ngx_http_cleanup_t    *cln;
+    ngx_http_agent_ctx_t  *ctx;
+    ngx_http_agent_web_t  *web;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_agent_module);
+
+    if (ctx == NULL) {
+        ctx = ngx_pcalloc(r->pool, sizeof(ngx_http_agent_ctx_t));
+        if (ctx == NULL) {
+            return NULL;
+        }
+
+        ngx_http_set_ctx(r, ctx, ngx_http_agent_module);
+    }
+
+    if (ctx->web) {
+        return ctx->web;
+    }
+
+    web = ngx_pcalloc(r->pool, sizeof(ngx_http_agent_web_t));
+    if (web == NULL) {
+        return NULL;
+    }
+
+    cln = ngx_http_cleanup_add(r, 0);
+    if (cln == NULL) {
+        return NULL;
+    }
+
+    cln->handler = ngx_http_agent_web_cleanup;
+    cln->data = web;
+
+    web->request = r;
+    web->ctx = ctx;
+    ctx->web = web;
+
+    return web;
+}
+
+
+/*
+ * nginx ends the request: normally, or early, because the client left or the
+ * worker must go.  Runs before the pool is destroyed.
+ */
+
+static void
+ngx_http_agent_web_cleanup(void *data)
+{
+    ngx_http_agent_web_t  *web = data;
+
+    if (web->calling) {
+        ngx_log_debug0(NGX_LOG_DEBUG_HTTP, web->request->connection->log, 0,
+                       "agent web: request ends before its call");
+
+        web->calling = 0;
+        ngx_agent_store_detach(web->call);
+    }
+
+    if (web->cancel) {
+        web->cancel(web);
+        web->cancel = NULL;
+    }
+}
+
+
+ngx_agent_store_call_t *
+ngx_http_agent_call(ngx_http_agent_web_t *web)
+{
+    ngx_http_request_t      *r;
+    ngx_agent_store_call_t  *call;
+
+    r = web->request;
+
+    call = ngx_pcalloc(r->pool, sizeof(ngx_agent_store_call_t));
+    if (call == NULL) {
+        return NULL;
+    }
+
+    call->pool = r->pool;
+    call->log = r->connection->log;
+    call->handler = ngx_http_agent_call_handler;
+    call->data = web;
+
+    web->call = call;
+
+    return call;
+}
+
+
+ngx_int_t
+ngx_http_agent_call_start(ngx_http_agent_web_t *web,
+    ngx_http_agent_call_pt start, ngx_http_agent_done_pt done)
+{
+    ngx_http_request_t  *r;
+
+    r = web->request;
+
+    web->done = done;
+
+    if (start(web->call) != NGX_AGAIN) {
+        return ngx_http_agent_reply_store(r, NGX_ABORT);
+    }
+
+    web->calling = 1;
+
+    r->connection->log->action = "waiting for the agent database";
+
+    r->main->count++;
+    ngx_http_agent_hold(r);
+
+    return NGX_DONE;
+}
+
+
+static void
+ngx_http_agent_call_handler(ngx_agent_store_call_t *call)
+{
+    ngx_http_agent_web_t  *web = call->data;
+
+    ngx_connection_t    *c;
+    ngx_http_request_t  *r;
+
+    r = web->request;
+    c = r->connection;
+
+    ngx_http_set_log_request(c->log, r);
+
+    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, c->log, 0,
+                   "agent web: call ended: %i", call->rc);
+
+    web->calling = 0;
+
+    ngx_http_agent_finalize(r, web->done(web));
+}
+
+
+ngx_int_t
+ngx_http_agent_page(ngx_http_agent_web_t *web)
+{
+    const char        *arg, *why;
+    ngx_agent_page_t  *page;
+
+    page = ngx_palloc(web->request->pool, sizeof(ngx_agent_page_t));
+    if (page == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    web->call->page = page;
+
+    switch (ngx_http_agent_route_page(web->request, page, &arg, &why)) {
+
+    case NGX_OK:
+        return NGX_OK;
+
+    case NGX_DECLINED:
+        return ngx_http_agent_reply_invalid(web->request, "query", arg, why);
+
+    default:
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+}
+
+
+/*
+ * A call comes back within seconds, so the client is not listened to
+ * meanwhile; but a body that is being discarded needs its own handler.
+ */
+
+void
+ngx_http_agent_hold(ngx_http_request_t *r)
+{
+    if (!r->discard_body) {
+        r->read_event_handler = ngx_http_block_reading;
+    }
+
+    r->write_event_handler = ngx_http_request_empty_handler;
+}
+
+
+void
+ngx_http_agent_finalize(ngx_http_request_t *r, ngx_int_t rc)
+{
+    ngx_connection_t  *c;
+
+    c = r->connection;
+
+    ngx_http_finalize_request(r, rc);
+    ngx_http_run_posted_requests(c);
+}

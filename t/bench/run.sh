@@ -1,0 +1,327 @@
+#!/usr/bin/env bash
+#
+# `make bench`: what the module does against what it is made of, on this
+# machine, in one run.  Both sides use one durable Postgres with its stock
+# settings; they are measured by turns and the medians compared, so that the
+# ratios mean something even where the figures do not.  Prints a table in
+# markdown; asserts nothing about speed, but a wrong answer ends it.
+#
+#   t/bench/run.sh [post] [get] [step] [slump] [list] [memory] [flat]
+#
+#   BENCH_SECONDS=10    of one sample
+#   BENCH_ROUNDS=3      samples of each side
+#   BENCH_TASKS=1000000 in the big table of slump and list
+#   BENCH_STEPS=5000    held at once by one worker
+#   BENCH_REQUESTS=100000  of every kind, while memory should stay flat
+#   BENCH_KEEP=1        keep the folder with logs and database
+
+# shellcheck disable=SC2154,SC2034  # lib.sh shares these variables
+
+set -eu
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+top=$(cd "$here/../.." && pwd -P)
+module="${BENCH_MODULE:-$top/build/ngx_http_agent_module.so}"
+
+seconds=${BENCH_SECONDS:-10}
+rounds=${BENCH_ROUNDS:-3}
+tasks=${BENCH_TASKS:-1000000}
+steps=${BENCH_STEPS:-5000}
+requests=${BENCH_REQUESTS:-100000}
+nofile=$(ulimit -Hn)
+connections=4096
+readable=100000
+
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+. "$here/lib.sh"
+
+# POST task -----------------------------------------------------------------
+
+post_ours() {
+    local before after rate
+
+    before=$(sql -c 'select count(*) from agent.task')
+    rate=$(run_wrk "$seconds" 64 task.lua)
+    after=$(sql -c 'select count(*) from agent.task')
+
+    # what was answered with 200 is committed
+    awk -v got="$((after - before))" \
+        '/requests in/ { exit got < $1 }' "$work/wrk.out" \
+        || fail "$((after - before)) tasks stored, fewer than answered"
+
+    printf '%s\n' "$rate"
+}
+
+post_theirs() {
+    run_pgbench "$seconds" insert.sql -D n=0 -D base="$((RANDOM + 1))"
+}
+
+part_post() {
+    say "POST task, 64 connections, against one insert a transaction"
+    empty_database
+    run_wrk 2 64 task.lua > /dev/null
+    compare post_ours post_theirs
+    row "POST task (pgbench insert)" "$a/s" "$b/s" "$(ratio "$a" "$b")" \
+        at-least 2.3
+}
+
+# GET task ------------------------------------------------------------------
+
+get_ours() {
+    run_wrk "$seconds" 64 get.lua "$readable"
+}
+
+get_theirs() {
+    run_pgbench "$seconds" select.sql -D tasks="$readable"
+}
+
+part_get() {
+    say "GET task, 64 connections, against the same prepared select"
+    empty_database
+    sql -v tasks="$readable" -f - < "$here/fill.sql"
+    run_wrk 2 64 get.lua "$readable" > /dev/null
+    compare get_ours get_theirs
+    row "GET task (pgbench select)" "$a/s" "$b/s" "$(ratio "$a" "$b")" \
+        at-least 2.5
+}
+
+# POST step -----------------------------------------------------------------
+
+step_ours() {
+    run_wrk "$seconds" 64 step.lua "$work/ids"
+}
+
+step_theirs() {
+    run_wrk "$seconds" 64 plain.lua
+}
+
+# Tasks with no step yet; each step is the first and last of its own.
+
+fresh_tasks() {
+    empty_database
+    while [ "$(sql -c 'select count(*) from agent.task')" -lt "$1" ]; do
+        run_wrk 5 64 task.lua > /dev/null
+    done
+}
+
+fresh_ids() {
+    sql -c 'select t.task_id from agent.task t
+             where not exists (select from agent.step s
+                                where s.task_id = t.task_id)' > "$work/ids"
+    printf '0\n' > "$work/ids.next"
+}
+
+part_step() {
+    say "POST step, 64 connections, against nginx proxying to the same LLM"
+    fresh_tasks "$((seconds * rounds * 20000 + 50000))"
+    fresh_ids
+    run_wrk 2 64 plain.lua > /dev/null
+    compare step_ours step_theirs
+    row "POST step (plain proxy_pass)" "$a/s" "$b/s" "$(ratio "$a" "$b")" \
+        at-least 0.3
+}
+
+# Slumps --------------------------------------------------------------------
+
+counted() {
+    curl -q -sf -m 5 "http://127.0.0.1:$port/stub" | awk 'NR == 3 { print $3 }'
+}
+
+# Requests in each second while tasks are made and their steps run.
+
+per_second() {
+    local i last now wrk_pid
+
+    run_wrk "$(($1 + 1))" 64 mix.lua > /dev/null &
+    wrk_pid=$!
+    last=$(counted)
+
+    for ((i = 0; i < $1; i++)); do
+        sleep 1
+        now=$(counted)
+        printf '%s\n' "$((now - last))"
+        last=$now
+    done
+
+    wait "$wrk_pid"
+}
+
+# slump WHAT STEADY: the slowest of the next ten seconds.
+
+slump() {
+    local worst
+
+    per_second 10 > "$work/seconds"
+    say "  $1: $(tr '\n' ' ' < "$work/seconds")"
+    worst=$(sort -n "$work/seconds" | head -n 1)
+    row "slowest second, $1 (steady)" "$worst/s" "$2/s" \
+        "$(ratio "$worst" "$2")" at-least 0.6
+}
+
+many_tasks() {
+    local now
+
+    while now=$(sql -c 'select count(*) from agent.task') \
+          && [ "$now" -lt "$tasks" ]
+    do
+        run_wrk 5 64 task.lua > /dev/null
+        say "  $now tasks"
+    done
+
+    sql -c 'analyze'
+}
+
+# The workers' statements are prepared anew, on an empty database.
+
+part_slump() {
+    local steady
+
+    say "Slumps: tasks and steps by turns, 64 connections, each second"
+    restart_agent
+    per_second 10 > "$work/first"
+    per_second 15 | tail -n +6 > "$work/steady"
+    steady=$(median < "$work/steady")
+
+    mv "$work/first" "$work/seconds"
+    say "  empty database: $(tr '\n' ' ' < "$work/seconds")"
+    row "slowest second, empty database (steady)" \
+        "$(sort -n "$work/seconds" | head -n 1)/s" "$steady/s" \
+        "$(ratio "$(sort -n "$work/seconds" | head -n 1)" "$steady")" \
+        at-least 0.6
+
+    empty_database
+    slump "after a TRUNCATE" "$steady"
+    many_tasks
+    slump "at $tasks tasks" "$steady"
+}
+
+restart_agent() {
+    stop_last
+    empty_database
+    start_agent agent 2 "$llm_port"
+}
+
+# Lists ---------------------------------------------------------------------
+
+page() {
+    run_wrk 3 1 page.lua "$1" > /dev/null
+    wrk_median
+}
+
+list_row() {
+    local median
+
+    median=$(page "$2")
+    row "GET list, $1 (1,000 tasks, page 1)" "$median us" "$small us" \
+        "$(ratio "$median" "$small")" at-most 3
+}
+
+part_list() {
+    local small pages
+
+    say "GET list of tasks, medians, 1 connection"
+    empty_database
+    curl -q -sf -o /dev/null -H 'Content-Type: application/json' \
+         -d '{"input": "one of a thousand"}' "$url/tasks#[1-1000]"
+    sql -c analyze
+    page 1 > /dev/null
+    small=$(page 1)
+
+    many_tasks
+    page 1 > /dev/null
+    pages=$(($(sql -c 'select count(*) from agent.task') / 10))
+
+    list_row "page 1 of $pages" 1
+    list_row "page $((pages / 2)) of $pages" "$((pages / 2))"
+    list_row "page $pages of $pages" "$pages"
+}
+
+# Memory --------------------------------------------------------------------
+
+# One worker, with the settings that README.md gives for many held steps.
+
+start_small() {
+    stop_last
+    empty_database
+    connections=$((steps * 2 + 2000))
+    [ "$nofile" -ge "$connections" ] \
+        || fail "$steps held steps need ulimit -n $connections"
+    start_agent "$1" 1 "$2" 'request_pool_size 5k;
+    client_header_buffer_size 512;'
+}
+
+part_memory() {
+    local hold_port worker each
+
+    say "Memory of $steps steps held at once by one worker"
+    hold_port=$(free_port)
+    start_small held "$hold_port"
+    worker=$(worker_of "$started")
+
+    "${owner[@]}" perl - "$port" "$hold_port" "$worker" "$steps" \
+        < "$here/hold.pl" > "$work/hold.out" \
+        || fail "not every held step ended well: $(tail -n 1 "$work/hold.out")"
+
+    say "  $(cat "$work/hold.out")"
+    each=$(awk '{ printf "%.1f\n", $1 }' "$work/hold.out")
+    row "KB a held step, $steps at once" "$each" "-" "$each" at-most 18
+
+    [ "$(sql -c 'select count(*) from agent.step where is_last')" -ge \
+      "$steps" ] || fail "not every held step is stored as ended"
+}
+
+part_flat() {
+    local worker start first last
+
+    say "Memory of one worker over $requests requests of every kind"
+    start_small flat "$llm_port"
+    worker=$(worker_of "$started")
+    start=$(counted)
+    first=
+
+    while [ "$(($(counted) - start))" -lt "$requests" ]; do
+        run_wrk 2 32 every.lua any > /dev/null
+        [ -n "$first" ] || first=$(rss "$worker")
+    done
+
+    last=$(rss "$worker")
+    row "worker's RSS in KB, end (after 2 s)" "$last" "$first" \
+        "$(ratio "$last" "$first")" at-most 1.1
+}
+
+# Run -----------------------------------------------------------------------
+
+set_up() {
+    trap clean_up EXIT
+    trap 'exit 1' INT TERM
+
+    need
+    work=$(mktemp -d /tmp/agent-bench.XXXXXX)
+    [ "$(id -u)" -ne 0 ] || chown postgres "$work"
+    ulimit -n "$nofile"
+
+    port=$(free_port)
+    llm_port=$(free_port)
+    url="http://127.0.0.1:$port/ap/v1/agent"
+
+    start_postgres
+    start_upstream
+    start_agent agent 2 "$llm_port"
+}
+
+parts=("$@")
+[ "$#" -gt 0 ] || parts=(post get step slump list memory flat)
+
+for part in "${parts[@]}"; do
+    declare -F "part_$part" > /dev/null \
+        || fail "there is no part \"$part\"; see the head of $0"
+done
+
+set_up
+
+for part in "${parts[@]}"; do
+    "part_$part"
+done
+
+say ""
+print_table

@@ -1,0 +1,46 @@
+-- POST step, each to a task of its own.  The ids are the lines of a file;
+-- how far it is used up stands in a file beside it, for the next sample.
+
+local threads = {}
+
+function setup(thread)
+   thread:set("id", #threads)
+   table.insert(threads, thread)
+end
+
+function init(args)
+   file, used, ids = args[1], 0, {}
+
+   local skip = tonumber(io.open(file .. ".next"):read("*l"))
+   local n = 0
+
+   for line in io.lines(file) do
+      if n >= skip and n % 2 == id then
+         table.insert(ids, line)
+      end
+      n = n + 1
+   end
+end
+
+function request()
+   used = used + 1
+
+   -- past the end of the file: a wrong answer, which run.sh refuses
+   return wrk.format("POST", wrk.path .. "/tasks/" .. (ids[used] or "no-more")
+                     .. "/steps", { ["Content-Type"] = "application/json" },
+                     "{}")
+end
+
+function done(summary, latency, requests)
+   local most = 0
+
+   for _, thread in ipairs(threads) do
+      most = math.max(most, thread:get("used"))
+   end
+
+   local path = threads[1]:get("file") .. ".next"
+   local skip = tonumber(io.open(path):read("*l"))
+   local out = io.open(path, "w")
+   out:write(skip + most * 2, "\n")
+   out:close()
+end

@@ -1,0 +1,146 @@
+#!/usr/bin/env bash
+#
+# The test suite.  On a fresh Debian 12 it installs what is missing, builds
+# the module and runs every t/*.t against it, a private Postgres cluster and a
+# fake LLM.  It touches no other server of the machine.
+#
+#   t/run.sh                     all tests
+#   t/run.sh --asan              the same under ASan and UBSan
+#   t/run.sh t/protocol.t ...    some of them
+#   t/run.sh --no-build ...      with NGINX= and MODULE= as they are
+#
+# The last line is prove's own.
+
+set -euo pipefail
+
+export PATH="$PATH:/usr/sbin:/sbin" LC_ALL=C
+export no_proxy=127.0.0.1
+unset "${!PG@}" "${!TEST_NGINX_@}"
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+. t/lib/apt.sh
+
+asan=
+build=1
+files=()
+
+for arg in "$@"; do
+    case $arg in
+        --asan) asan=1 ;;
+        --no-build) build= ;;
+        -*) echo "usage: t/run.sh [--asan] [--no-build] [file]..." >&2
+            exit 2 ;;
+        *) files+=("$arg") ;;
+    esac
+done
+
+[ "${#files[@]}" -gt 0 ] || files=(t/*.t)
+
+# shellcheck disable=SC2086  # a list of words
+apt_install $apt_packages
+apt_test_nginx
+
+BUILD=${BUILD:-build}
+[[ $BUILD = /* ]] || BUILD=$PWD/$BUILD
+work=$(mktemp -d /tmp/agent-suite.XXXXXX)
+chmod 755 "$work"
+
+
+# Build ----------------------------------------------------------------------
+
+run_make() {
+    "${MAKE:-make}" "$@" > "$work/make.log" 2>&1 || {
+        tail -n 30 "$work/make.log" >&2
+        echo "t/run.sh: the build failed" >&2
+        exit 1
+    }
+    tail -n 1 "$work/make.log"
+}
+
+if [ -n "$asan" ]; then
+    [ "$BUILD" != "$PWD/build" ] || BUILD=$BUILD/asan
+    [ -z "$build" ] || run_make asan BUILD="$BUILD"
+    NGINX=${NGINX:-$BUILD/server/objs/nginx}
+    export ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0
+    export ASAN_OPTIONS=$ASAN_OPTIONS:abort_on_error=0
+    export UBSAN_OPTIONS=suppressions=$PWD/t/lib/ubsan.supp
+    export UBSAN_OPTIONS=$UBSAN_OPTIONS:print_stacktrace=1
+    export AGENT_TEST_ASAN=1
+elif [ -n "$build" ]; then
+    run_make module BUILD="$BUILD"
+fi
+
+export TEST_NGINX_BINARY="${NGINX:-$(command -v nginx)}"
+export TEST_NGINX_LOAD_MODULES="${MODULE:-$BUILD/ngx_http_agent_module.so}"
+export TEST_NGINX_SERVROOT="$work/servroot"
+export TEST_NGINX_RANDOMIZE="${TEST_NGINX_RANDOMIZE:-1}"
+mkdir -p "$TEST_NGINX_SERVROOT"
+chmod 755 "$TEST_NGINX_SERVROOT"
+
+
+# One Postgres for the suite ---------------------------------------------------
+
+postgres=
+
+cleanup() {
+    local status=$?
+
+    trap - EXIT
+    if [ -n "$postgres" ]; then
+        kill -INT "$postgres" 2> /dev/null || true
+        wait "$postgres" 2> /dev/null || true
+    fi
+    rm -rf "$work"
+    exit "$status"
+}
+
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+start_postgres() {
+    local bin as=() port data="$work/pg/data"
+
+    bin=$(ls -d /usr/lib/postgresql/*/bin 2> /dev/null | sort -V | tail -n 1)
+    mkdir "$work/pg"
+
+    if [ "$(id -u)" -eq 0 ]; then
+        chown postgres:postgres "$work/pg"
+        as=(setpriv --reuid postgres --regid postgres --clear-groups)
+    fi
+
+    port=$(perl -MIO::Socket::INET -e 'print IO::Socket::INET->new(
+           Listen => 1, LocalAddr => "127.0.0.1")->sockport')
+
+    # the folder of the caller may be closed to the user postgres
+    (cd / && "${as[@]}" "$bin/initdb" -D "$data" -U postgres -A trust -E UTF8 \
+        --locale=C.UTF-8 --no-sync) > "$work/initdb.log" 2>&1 \
+        || { tail -n 5 "$work/initdb.log" >&2; return 1; }
+
+    (cd / && exec "${as[@]}" "$bin/postgres" -D "$data" -p "$port" \
+        -k "$work/pg" -c listen_addresses=127.0.0.1 -c fsync=off \
+        -c max_connections=200) > "$work/postgres.log" 2>&1 &
+    postgres=$!
+
+    for _ in $(seq 100); do
+        "$bin/pg_isready" -q -h "$work/pg" -p "$port" && break
+        sleep 0.1
+    done
+
+    "$bin/psql" -q -h "$work/pg" -p "$port" -U postgres -d postgres \
+        -c 'create role agent login superuser' \
+        || { tail -n 5 "$work/postgres.log" >&2; return 1; }
+
+    export AGENT_TEST_PG="$work/pg:$port"
+}
+
+start_postgres || { echo "t/run.sh: Postgres does not start" >&2; exit 1; }
+
+
+# Run ------------------------------------------------------------------------
+
+status=0
+prove -It/lib "${files[@]}" < /dev/null || status=$?
+
+exit "$status"
