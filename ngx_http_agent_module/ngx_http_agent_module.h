@@ -35,7 +35,7 @@ typedef struct {
  */
 
 typedef struct {
-    void                      *run;          /* ngx_http_agent_run_t * */
+    void                      *run;          /* ngx_http_agent_fake_t * */
 
     void                      *web;          /* web/'s own state */
     ngx_str_t                  agent;

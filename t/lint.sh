@@ -66,6 +66,7 @@ for file in $c_files $t_files; do
         code ~ /\/\//         { say("a // comment") }
         code ~ /^[ ]*(if|for|while|switch)\(/ { say("no space behind " \
                                                     "a keyword") }
+        code ~ /^[ ]*else[ {]/ { say("else on a line of its own") }
         code ~ /^[ ]*}[ ]*else/ && code !~ /^[ ]*} else (if \(.*|\{)$/ {
                                 say("else stands as in \"} else {\"") }
         code ~ /^(static )?(const )?(struct )?[a-z_0-9]+[ *]+[a-z_0-9]+\(.*[^;,]$/ \
@@ -215,7 +216,7 @@ else
 fi
 
 
-sort -t: -k1,1 -k2,2n -u "$found"
+sort -u "$found" | sort -t: -k1,1 -k2,2n
 
 if [ -s "$found" ]; then
     echo "lint: $(sort -u "$found" | wc -l) findings" >&2

@@ -26,9 +26,10 @@ typedef enum {
  * One value as it is met.  "path" are the keys and array indices that lead to
  * it, joined by dots ("choices.0.delta.content"); empty for the root.  A dot
  * inside a key is shown as \x01, and so is an empty key: no key can pass for
- * another path; a path over 255 bytes is cut.  "text": a string's decoded UTF-8, a number's
- * own digits, "true" or "false"; empty for the others.  Objects and arrays
- * are reported when they open.  Both strings die when the handler returns.
+ * another path; a path over 255 bytes is cut.  "text": a string's decoded
+ * UTF-8, a number's own digits, "true" or "false"; empty for the others.
+ * Objects and arrays are reported when they open.  Both strings die when the
+ * handler returns.
  */
 
 typedef struct {

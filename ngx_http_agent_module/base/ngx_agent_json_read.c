@@ -517,6 +517,10 @@ ngx_agent_json_strict(ngx_str_t *doc)
     u_char      *p, *end;
     ngx_uint_t   in_string;
 
+    if (doc->len == 0) {
+        return "is not valid JSON";
+    }
+
     if (!ngx_agent_utf8_valid(doc->data, doc->len)) {
         return ngx_strlchr(doc->data, doc->data + doc->len, '\0')
                ? "has a NUL byte in it" : "is not valid UTF-8";
@@ -558,7 +562,9 @@ ngx_agent_json_strict(ngx_str_t *doc)
         }
     }
 
-    return NULL;
+    /* yajl overlooks an open string behind the value: 0" */
+
+    return in_string ? "is not valid JSON" : NULL;
 }
 
 

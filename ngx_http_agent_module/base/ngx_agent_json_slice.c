@@ -24,6 +24,10 @@ ngx_agent_json_member(ngx_str_t *doc, const char *key, ngx_str_t *raw)
     u_char      *p, *end, *name, *name_end;
     ngx_int_t    rc;
 
+    if (doc->len == 0) {
+        return NGX_DECLINED;
+    }
+
     rc = NGX_DECLINED;
     end = doc->data + doc->len;
 
@@ -74,6 +78,10 @@ ngx_agent_json_element(ngx_str_t *doc, u_char **pos, ngx_str_t *raw)
 {
     u_char  *p, *end;
     u_char   expected;
+
+    if (doc->len == 0) {
+        return NGX_DONE;
+    }
 
     end = doc->data + doc->len;
     p = *pos;
@@ -239,7 +247,7 @@ ngx_agent_json_unescape(u_char *p, u_char *end, u_char *text, size_t *len)
 
     if (p[1] != 'u') {
         q = ngx_strlchr((u_char *) from, (u_char *) from + 5, p[1]);
-        text[0] = q ? to[q - from] : p[1];
+        text[0] = q ? to[q - from] : p[1] ? p[1] : 0xff;
         return p + 2;
     }
 

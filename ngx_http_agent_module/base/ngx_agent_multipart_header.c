@@ -43,6 +43,10 @@ ngx_agent_multipart_boundary(ngx_str_t *content_type, u_char *buf,
     ngx_int_t           rc;
     ngx_agent_param_t   param;
 
+    if (content_type->len == 0) {
+        return "is not multipart/form-data";
+    }
+
     p = ngx_agent_param_first(content_type, "multipart/form-data");
     if (p == NULL) {
         return "is not multipart/form-data";

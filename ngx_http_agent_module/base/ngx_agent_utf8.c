@@ -65,6 +65,10 @@ ngx_agent_utf8_valid(const u_char *p, size_t n)
     size_t         len;
     const u_char  *end;
 
+    if (n == 0) {
+        return 1;
+    }
+
     end = p + n;
 
     while (p < end) {

@@ -38,12 +38,13 @@ static size_t ngx_agent_talk_size(ngx_agent_agent_t *agent,
 
 
 /*
- * The tools, as the endpoint wants them.  One text, because it never changes;
- * ngx_http_agent_tools.c carries them out.
+ * The end of every body: the tools, as the endpoint wants them, which
+ * ngx_http_agent_tools.c carries out.
  */
 
 static ngx_str_t  ngx_agent_openai_tools = ngx_string(
-    "[{\"type\":\"function\",\"function\":{\"name\":\"write_artifact\","
+    ",\"tools\":["
+    "{\"type\":\"function\",\"function\":{\"name\":\"write_artifact\","
     "\"description\":\"Writes a file that the user gets. Give the whole "
     "content; writing the same path again makes a new version.\","
     "\"parameters\":{\"type\":\"object\",\"properties\":{"
@@ -73,7 +74,7 @@ static ngx_str_t  ngx_agent_openai_tools = ngx_string(
     "\"description\":\"Ends the task; call it when all is done.\","
     "\"parameters\":{\"type\":\"object\",\"properties\":{"
     "\"summary\":{\"type\":\"string\",\"description\":"
-    "\"what was done, for the user\"}},\"required\":[\"summary\"]}}}]");
+    "\"what was done, for the user\"}},\"required\":[\"summary\"]}}}]}");
 
 
 /* what the user says where the user said nothing */
@@ -85,7 +86,7 @@ static ngx_str_t  ngx_agent_openai_go_on = ngx_string("Continue.");
 ngx_int_t
 ngx_agent_openai_build(ngx_pool_t *pool, ngx_agent_agent_t *agent,
     ngx_agent_task_t *task, ngx_array_t *history, ngx_agent_step_t *step,
-    ngx_str_t *body)
+    ngx_str_t *body, ngx_str_t *tail)
 {
     ngx_uint_t         i, n;
     ngx_agent_talk_t   t;
@@ -149,10 +150,9 @@ ngx_agent_openai_build(ngx_pool_t *pool, ngx_agent_agent_t *agent,
     ngx_agent_json_bool(j, 1);
     ngx_agent_json_object_end(j);
 
-    ngx_agent_json_key(j, "tools");
-    ngx_agent_json_raw(j, &ngx_agent_openai_tools, "[]");
+    /* left open: the tail closes it */
 
-    ngx_agent_json_object_end(j);
+    *tail = ngx_agent_openai_tools;
 
     return ngx_agent_json_done(j, body);
 }
@@ -333,7 +333,7 @@ ngx_agent_talk_size(ngx_agent_agent_t *agent, ngx_agent_task_t *task,
     ngx_agent_step_t  *steps;
 
     size = 256 + agent->model.len + agent->instructions.len
-           + task->input.len + step->input.len + ngx_agent_openai_tools.len;
+           + task->input.len + step->input.len;
 
     if (history) {
         steps = history->elts;

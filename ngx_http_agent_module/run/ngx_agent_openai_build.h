@@ -30,12 +30,13 @@ typedef struct {
 
 /*
  * history: ngx_agent_step_t, all steps before this one, oldest first; may be
- * NULL.  step: the step to be run, its input in clear.  The body is in pool.
- * NGX_OK, or NGX_ERROR: no memory.
+ * NULL.  step: the step to be run, its input in clear.  The body comes in two
+ * parts, to be sent one after the other: "body" is in pool, "tail" is static,
+ * and no call that waits pays for it.  NGX_OK, or NGX_ERROR: no memory.
  */
 ngx_int_t ngx_agent_openai_build(ngx_pool_t *pool, ngx_agent_agent_t *agent,
     ngx_agent_task_t *task, ngx_array_t *history, ngx_agent_step_t *step,
-    ngx_str_t *body);
+    ngx_str_t *body, ngx_str_t *tail);
 
 /*
  * The messages a step adds to the conversation: the assistant's, then a tool

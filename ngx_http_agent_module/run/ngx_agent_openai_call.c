@@ -47,7 +47,7 @@ ngx_agent_openai_keep(ngx_agent_openai_t *o, ngx_agent_openai_text_t *t,
 
     if (n > o->max || o->kept > o->max - n) {
         return ngx_agent_openai_fault(o, NGX_AGENT_OPENAI_LARGE,
-                                      "is larger than max_answer");
+                                      "the answer is larger than max_answer");
     }
 
     if (t->data == NULL || t->size - t->len < n) {
@@ -224,7 +224,7 @@ ngx_agent_openai_flush(ngx_agent_openai_t *o)
     if (part == NULL) {
         if (o->parts.nelts >= NGX_AGENT_OPENAI_CALLS) {
             return ngx_agent_openai_fault(o, NGX_AGENT_OPENAI_LARGE,
-                                          "has too many tool calls");
+                                          "the answer has too many tool calls");
         }
 
         part = ngx_array_push(&o->parts);

@@ -96,7 +96,7 @@ ngx_agent_openai_feed(ngx_agent_openai_t *o, u_char *p, size_t n)
 
     if (o->fed / NGX_AGENT_OPENAI_WEIGHT > o->max) {
         return ngx_agent_openai_fault(o, NGX_AGENT_OPENAI_LARGE,
-                                      "is larger than max_answer");
+                                      "the answer is larger than max_answer");
     }
 
     rc = ngx_agent_openai_detect(o, &p, &n);
@@ -113,7 +113,7 @@ ngx_agent_openai_feed(ngx_agent_openai_t *o, u_char *p, size_t n)
 
     if (rc == NGX_DECLINED && o->fault == NGX_AGENT_OPENAI_GOOD) {
         return ngx_agent_openai_fault(o, NGX_AGENT_OPENAI_LARGE,
-                                      "is larger than max_answer");
+                                      "the answer is larger than max_answer");
     }
 
     return rc;
@@ -158,7 +158,8 @@ ngx_agent_openai_detect(ngx_agent_openai_t *o, u_char **p, size_t *n)
 
     default:
         return ngx_agent_openai_fault(o, NGX_AGENT_OPENAI_RUBBISH,
-                                  "is neither an event stream nor JSON");
+                                  "the answer is neither an event stream "
+                                  "nor JSON");
     }
 }
 
@@ -232,7 +233,8 @@ ngx_agent_openai_document(ngx_agent_openai_t *o, ngx_str_t *doc)
             && o->fault == NGX_AGENT_OPENAI_GOOD)
         {
             (void) ngx_agent_openai_fault(o, NGX_AGENT_OPENAI_CUT,
-                                          "was cut off before its end");
+                                          "the answer was cut off before its "
+                                          "end");
         }
     }
 
@@ -247,12 +249,12 @@ ngx_agent_openai_document(ngx_agent_openai_t *o, ngx_str_t *doc)
 
     if (rc == NGX_DECLINED && o->fault == NGX_AGENT_OPENAI_GOOD) {
         return ngx_agent_openai_fault(o, NGX_AGENT_OPENAI_RUBBISH,
-                                      "holds broken JSON");
+                                      "the answer holds broken JSON");
     }
 
     if (rc == NGX_OK && o->is_error) {
         return ngx_agent_openai_fault(o, NGX_AGENT_OPENAI_REPORTED,
-                                      "is an error");
+                                      "the answer is an error");
     }
 
     return rc;
@@ -503,7 +505,8 @@ ngx_agent_openai_finish(ngx_agent_openai_t *o)
     o->ending = 1;
 
     if (o->mode == NGX_AGENT_OPENAI_UNKNOWN) {
-        return ngx_agent_openai_fault(o, NGX_AGENT_OPENAI_CUT, "is empty");
+        return ngx_agent_openai_fault(o, NGX_AGENT_OPENAI_CUT,
+                                      "the answer is empty");
     }
 
     if (o->mode == NGX_AGENT_OPENAI_JSON) {
@@ -521,7 +524,8 @@ ngx_agent_openai_finish(ngx_agent_openai_t *o)
 
         if (rc == NGX_DECLINED && o->fault == NGX_AGENT_OPENAI_GOOD) {
             return ngx_agent_openai_fault(o, NGX_AGENT_OPENAI_LARGE,
-                                          "is larger than max_answer");
+                                          "the answer is larger than "
+                                          "max_answer");
         }
 
     } else {
@@ -535,16 +539,20 @@ ngx_agent_openai_finish(ngx_agent_openai_t *o)
     if (o->mode == NGX_AGENT_OPENAI_SSE && !o->done
         && o->finish_reason.len == 0)
     {
-        return ngx_agent_openai_fault(o,
-                         o->events ? NGX_AGENT_OPENAI_CUT
-                                   : NGX_AGENT_OPENAI_RUBBISH,
-                         o->events ? "was cut off before its end"
-                                   : "holds no event of a chat completion");
+        if (o->events) {
+            return ngx_agent_openai_fault(o, NGX_AGENT_OPENAI_CUT,
+                                      "the answer was cut off before its "
+                                      "end");
+        }
+
+        return ngx_agent_openai_fault(o, NGX_AGENT_OPENAI_RUBBISH,
+                                      "the answer holds no event of a chat "
+                                      "completion");
     }
 
     if (!o->seen) {
         return ngx_agent_openai_fault(o, NGX_AGENT_OPENAI_RUBBISH,
-                                      "holds no message");
+                                      "the answer holds no message");
     }
 
     o->content.data = o->text.data;

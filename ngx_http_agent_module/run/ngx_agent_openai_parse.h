@@ -72,7 +72,7 @@ typedef struct {
     uint64_t                   tokens_out;
 
     ngx_agent_openai_fault_e   fault;
-    const char                *why;          /* reads on from "the answer " */
+    const char                *why;          /* "the answer ...", static */
     ngx_str_t                  error;        /* REPORTED: in its words */
     ngx_uint_t                 error_code;   /* a status in it, or 0 */
 

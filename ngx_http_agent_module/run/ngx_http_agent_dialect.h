@@ -40,16 +40,16 @@ typedef enum {
 
 
 /*
- * build:  the request's body, into *body in pool, from the steps before this
- *         one (may be NULL).
+ * build:  the request's body, from the steps before this one (may be NULL):
+ *         *body in pool, and behind it *tail, which is static or empty.
  * open:   a call starts to answer with a status of 200 to 299; run->answer
  *         may be set, in run->pool.
  * feed:   bytes of the answer.  NGX_OK; NGX_DONE: complete, what follows does
  *         not matter; NGX_DECLINED: no good; NGX_ERROR: no memory.
  * finish: the call has ended.  NGX_OK: a good answer; NGX_DECLINED: no good;
  *         NGX_ERROR: no memory.
- * fault:  after NGX_DECLINED: a sentence in live->pool (len 0: no memory).
- *         Returns 1 when another attempt may help.
+ * fault:  after NGX_DECLINED: sets the reason; returns 1 when another attempt
+ *         may help.
  * refuse: the body of an answer of another status: its words, or len 0.
  * act:    carries out what the answer asks for and fills live->step but for
  *         its status.  NGX_OK, NGX_ERROR (run->reason is set), or NGX_AGAIN:
@@ -60,11 +60,11 @@ typedef enum {
 
 typedef struct {
     ngx_int_t  (*build)(ngx_http_agent_run_t *run, ngx_pool_t *pool,
-        ngx_array_t *history, ngx_str_t *body);
+        ngx_array_t *history, ngx_str_t *body, ngx_str_t *tail);
     ngx_int_t  (*open)(ngx_http_agent_run_t *run);
     ngx_int_t  (*feed)(ngx_http_agent_run_t *run, u_char *p, size_t n);
     ngx_int_t  (*finish)(ngx_http_agent_run_t *run);
-    ngx_uint_t (*fault)(ngx_http_agent_run_t *run, ngx_str_t *sentence);
+    ngx_uint_t (*fault)(ngx_http_agent_run_t *run);
     ngx_int_t  (*refuse)(ngx_http_agent_run_t *run, u_char *p, size_t n,
         ngx_str_t *words);
     ngx_int_t  (*act)(ngx_http_agent_run_t *run);
@@ -86,6 +86,7 @@ struct ngx_http_agent_run_s {
 
     ngx_http_agent_fake_t           *fake;       /* CALL */
     ngx_str_t                        body;
+    ngx_str_t                        tail;       /* of the body, static */
     ngx_pool_t                      *pool;       /* CALL, ACT: the answer */
     void                            *answer;     /* the dialect's */
 
@@ -102,7 +103,10 @@ struct ngx_http_agent_run_s {
     u_char                          *refusal;    /* body of another status */
     size_t                           refusal_len;
 
-    ngx_str_t                        reason;     /* why it fails */
+    ngx_str_t                        reason;     /* why it fails, to be
+                                                    stored and shown */
+    const char                      *what;       /* the same for the log,
+                                                    in none but our words */
 
     unsigned                         silent:1;   /* the timer has fired */
     unsigned                         full:1;     /* feed said: no good */
@@ -118,9 +122,23 @@ extern const ngx_http_agent_dialect_t  ngx_http_agent_openai;
 /* act has ended: rc as act returns it, but never NGX_AGAIN */
 void ngx_http_agent_run_acted(ngx_http_agent_run_t *run, ngx_int_t rc);
 
-/* a sentence in live->pool; */
-void ngx_http_agent_run_reason(ngx_http_agent_run_t *run, const char *fmt,
-    ...);
+/* the call is over, by itself or by silence; from an event */
+void ngx_http_agent_run_called(void *data);
+
+/*
+ * Why the run or a call of it fails: a sentence, made in live->pool, and a
+ * static text for the log, which must not hold what an endpoint has said.
+ */
+void ngx_http_agent_run_reason(ngx_http_agent_run_t *run, const char *what,
+    const char *fmt, ...);
+
+/*
+ * One call (ngx_http_agent_attempt.c): starts it and arms the timer, NGX_OK
+ * or NGX_ERROR with the reason set; and finds the reason of one that has
+ * failed, 1 when another may help.
+ */
+ngx_int_t ngx_http_agent_attempt_start(ngx_http_agent_run_t *run);
+ngx_uint_t ngx_http_agent_attempt_failure(ngx_http_agent_run_t *run);
 
 /* bytes of a sentence about a failure */
 #define NGX_HTTP_AGENT_RUN_REASON  512

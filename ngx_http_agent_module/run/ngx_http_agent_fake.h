@@ -40,7 +40,8 @@ typedef struct {
 typedef struct {
     void                                  *server_ctx;
     ngx_str_t                              pass;      /* uri[?args] */
-    ngx_str_t                              body;      /* outlives the call */
+    ngx_str_t                              body;      /* both outlive the */
+    ngx_str_t                              tail;      /* call; may be empty */
     ngx_agent_id_t                        *task_id;
     ngx_agent_id_t                        *step_id;
     ngx_str_t                              agent;

@@ -16,13 +16,12 @@ typedef struct {
 
 
 static ngx_int_t ngx_http_agent_openai_build(ngx_http_agent_run_t *run,
-    ngx_pool_t *pool, ngx_array_t *history, ngx_str_t *body);
+    ngx_pool_t *pool, ngx_array_t *history, ngx_str_t *body, ngx_str_t *tail);
 static ngx_int_t ngx_http_agent_openai_open(ngx_http_agent_run_t *run);
 static ngx_int_t ngx_http_agent_openai_feed(ngx_http_agent_run_t *run,
     u_char *p, size_t n);
 static ngx_int_t ngx_http_agent_openai_finish(ngx_http_agent_run_t *run);
-static ngx_uint_t ngx_http_agent_openai_fault(ngx_http_agent_run_t *run,
-    ngx_str_t *sentence);
+static ngx_uint_t ngx_http_agent_openai_fault(ngx_http_agent_run_t *run);
 static ngx_int_t ngx_http_agent_openai_refuse(ngx_http_agent_run_t *run,
     u_char *p, size_t n, ngx_str_t *words);
 static ngx_int_t ngx_http_agent_openai_act(ngx_http_agent_run_t *run);
@@ -55,14 +54,14 @@ const ngx_http_agent_dialect_t  ngx_http_agent_openai = {
 
 static ngx_int_t
 ngx_http_agent_openai_build(ngx_http_agent_run_t *run, ngx_pool_t *pool,
-    ngx_array_t *history, ngx_str_t *body)
+    ngx_array_t *history, ngx_str_t *body, ngx_str_t *tail)
 {
     ngx_agent_live_t  *live;
 
     live = run->live;
 
     return ngx_agent_openai_build(pool, live->agent, &live->task, history,
-                                  &live->step, body);
+                                  &live->step, body, tail);
 }
 
 
@@ -107,7 +106,7 @@ ngx_http_agent_openai_finish(ngx_http_agent_run_t *run)
 
 
 static ngx_uint_t
-ngx_http_agent_openai_fault(ngx_http_agent_run_t *run, ngx_str_t *sentence)
+ngx_http_agent_openai_fault(ngx_http_agent_run_t *run)
 {
     ngx_str_t                       *name;
     ngx_agent_openai_t              *parser;
@@ -118,12 +117,11 @@ ngx_http_agent_openai_fault(ngx_http_agent_run_t *run, ngx_str_t *sentence)
     name = &run->live->agent->name;
 
     if (parser->fault == NGX_AGENT_OPENAI_REPORTED) {
-        ngx_http_agent_run_reason(run, "the LLM endpoint of agent \"%V\" "
+        ngx_http_agent_run_reason(run, "the endpoint reported an error",
+                                  "the LLM endpoint of agent \"%V\" "
                                   "reported an error%s%V", name,
                                   parser->error.len ? ": " : "",
                                   &parser->error);
-
-        *sentence = run->reason;
 
         /* what is wrong with the request will be wrong the next time, too */
 
@@ -132,9 +130,10 @@ ngx_http_agent_openai_fault(ngx_http_agent_run_t *run, ngx_str_t *sentence)
                || parser->error_code == NGX_HTTP_REQUEST_TIME_OUT;
     }
 
-    ngx_http_agent_run_reason(run, "the answer of the LLM endpoint of agent "
-                              "\"%V\" %s", name, parser->why);
-    *sentence = run->reason;
+    ngx_http_agent_run_reason(run, parser->why,
+                              "the answer of the LLM endpoint of agent "
+                              "\"%V\" %s", name,
+                              parser->why + sizeof("the answer ") - 1);
 
     return parser->fault != NGX_AGENT_OPENAI_LARGE;
 }
@@ -221,8 +220,8 @@ ngx_http_agent_openai_step(ngx_http_agent_run_t *run)
             && ngx_http_agent_openai_copy(live->pool, &step->name,
                                           &tools->calls[0].name) != NGX_OK))
     {
-        ngx_http_agent_run_reason(run, "the server had no memory for the "
-                                  "result of the step");
+        ngx_http_agent_run_reason(run, "no memory", "the server had no "
+                                  "memory for the result of the step");
         return NGX_ERROR;
     }
 

@@ -1,8 +1,8 @@
 
 /*
- * A run: one step, from the history to its end.  Here is the state machine
- * (ngx_http_agent_dialect.h lists the moves), attempts and time limits.  What
- * is said to the agent is the dialect's, how it is sent the fake request's.
+ * A run: one step, from the history to its end.  Here is the state machine;
+ * ngx_http_agent_dialect.h lists the moves.  What is said to the agent is the
+ * dialect's, a single call to it is in ngx_http_agent_attempt.c.
  *
  * A run ends by an event, never from inside a filter or the function that
  * started it: live is freed by its end.
@@ -10,14 +10,12 @@
 
 #include "ngx_http_agent_dialect.h"
 #include "ngx_agent_blob.h"
+#include "ngx_agent_id.h"
 #include "ngx_agent_json.h"
 
 
 #define NGX_HTTP_AGENT_RUN_PAUSE       500      /* ms, doubled each time */
 #define NGX_HTTP_AGENT_RUN_PAUSE_MAX   30000
-#define NGX_HTTP_AGENT_RUN_AFTER_MAX   60000    /* of a Retry-After */
-#define NGX_HTTP_AGENT_RUN_LINGER      1000     /* for the end of a complete
-                                                   answer's connection */
 
 
 static void ngx_http_agent_run_move(ngx_http_agent_run_t *run,
@@ -27,16 +25,7 @@ static void ngx_http_agent_run_history(ngx_agent_store_call_t *call);
 static ngx_int_t ngx_http_agent_run_build(ngx_http_agent_run_t *run,
     ngx_array_t *history);
 static void ngx_http_agent_run_call(ngx_http_agent_run_t *run);
-static void ngx_http_agent_run_header(void *data, ngx_http_request_t *sr);
-static ngx_msec_t ngx_http_agent_run_retry_after(ngx_http_request_t *sr);
-static void ngx_http_agent_run_new_answer(ngx_http_agent_run_t *run);
-static ngx_int_t ngx_http_agent_run_body(void *data, u_char *p, size_t n);
-static void ngx_http_agent_run_refusal(ngx_http_agent_run_t *run, u_char *p,
-    size_t n);
 static void ngx_http_agent_run_timer(ngx_event_t *ev);
-static void ngx_http_agent_run_called(void *data);
-static ngx_uint_t ngx_http_agent_run_failure(ngx_http_agent_run_t *run);
-static ngx_uint_t ngx_http_agent_run_refused(ngx_http_agent_run_t *run);
 static void ngx_http_agent_run_again(ngx_http_agent_run_t *run,
     ngx_uint_t retry);
 static ngx_msec_t ngx_http_agent_run_pause(ngx_http_agent_run_t *run);
@@ -46,13 +35,6 @@ static void ngx_http_agent_run_release(ngx_http_agent_run_t *run);
 static void ngx_http_agent_run_watch(ngx_agent_watch_t *w,
     ngx_agent_live_t *live);
 static void ngx_http_agent_run_drop_blobs(ngx_agent_live_t *live);
-
-
-static const ngx_http_agent_fake_handlers_t  ngx_http_agent_run_handlers = {
-    ngx_http_agent_run_header,
-    ngx_http_agent_run_body,
-    ngx_http_agent_run_called
-};
 
 
 /* all runs of this worker, for its exit */
@@ -223,13 +205,14 @@ ngx_http_agent_run_history(ngx_agent_store_call_t *call)
         rc = ngx_http_agent_run_build(run, call->list);
 
         if (rc != NGX_OK) {
-            ngx_http_agent_run_reason(run, "the server had no memory for the "
-                                      "task's history");
+            ngx_http_agent_run_reason(run, "no memory", "the server had no "
+                                      "memory for the task's history");
         }
 
     } else {
-        ngx_http_agent_run_reason(run, "the history of the task could not be "
-                                  "read from the database; try again");
+        ngx_http_agent_run_reason(run, "the history could not be read",
+                                  "the history of the task could not be read "
+                                  "from the database; try again");
     }
 
     /* the texts are in the body now; the call was in this pool, too */
@@ -261,7 +244,7 @@ ngx_http_agent_run_build(ngx_http_agent_run_t *run, ngx_array_t *history)
         return NGX_ERROR;
     }
 
-    rc = run->dialect->build(run, pool, history, &body);
+    rc = run->dialect->build(run, pool, history, &body, &run->tail);
 
     if (rc == NGX_OK) {
         run->body.data = ngx_alloc(body.len, run->live->log);
@@ -284,207 +267,11 @@ ngx_http_agent_run_build(ngx_http_agent_run_t *run, ngx_array_t *history)
 static void
 ngx_http_agent_run_call(ngx_http_agent_run_t *run)
 {
-    ngx_agent_live_t            *live;
-    ngx_http_agent_fake_conf_t   conf;
-
-    live = run->live;
-
     ngx_http_agent_run_move(run, NGX_HTTP_AGENT_RUN_CALL);
 
-    run->attempt++;
-    run->status = 0;
-    run->retry_after = 0;
-    run->silent = 0;
-    run->full = 0;
-    run->ready = 0;
-    run->nomem = 0;
-
-    ngx_add_timer(&run->timer, live->agent->timeout);
-
-    conf.server_ctx = live->agent->server_ctx;
-    conf.pass = live->agent->pass;
-    conf.body = run->body;
-    conf.task_id = &live->task.id;
-    conf.step_id = &live->step.id;
-    conf.agent = live->agent->name;
-    conf.attempt = live->step.attempt;
-    conf.log = live->log;
-    conf.handlers = &ngx_http_agent_run_handlers;
-    conf.data = run;
-
-    run->fake = ngx_http_agent_fake_call(&conf);
-
-    if (run->fake == NULL) {
-        ngx_del_timer(&run->timer);
-
-        ngx_http_agent_run_reason(run, "the server had no free connection or "
-                                  "no memory for a call to agent \"%V\"",
-                                  &live->agent->name);
+    if (ngx_http_agent_attempt_start(run) != NGX_OK) {
         ngx_http_agent_run_again(run, 1);
     }
-}
-
-
-/* From the header filter, in the middle of nginx's work: only notes. */
-
-static void
-ngx_http_agent_run_header(void *data, ngx_http_request_t *sr)
-{
-    ngx_http_agent_run_t *run = data;
-
-    run->status = sr->headers_out.status;
-    run->retry_after = ngx_http_agent_run_retry_after(sr);
-
-    ngx_add_timer(&run->timer, run->live->agent->timeout);
-
-    ngx_http_agent_run_new_answer(run);
-}
-
-
-/* Seconds or a date (RFC 9110 section 10.2.3); 0: none, or one gone by. */
-
-static ngx_msec_t
-ngx_http_agent_run_retry_after(ngx_http_request_t *sr)
-{
-    time_t            when;
-    ngx_int_t         n;
-    ngx_uint_t        i;
-    ngx_list_part_t  *part;
-    ngx_table_elt_t  *h;
-
-    part = &sr->headers_out.headers.part;
-    h = part->elts;
-
-    for (i = 0; /* void */; i++) {
-
-        if (i >= part->nelts) {
-            if (part->next == NULL) {
-                return 0;
-            }
-
-            part = part->next;
-            h = part->elts;
-            i = 0;
-        }
-
-        if (h[i].hash && h[i].key.len == sizeof("Retry-After") - 1
-            && ngx_strncasecmp(h[i].key.data, (u_char *) "Retry-After",
-                               sizeof("Retry-After") - 1)
-               == 0)
-        {
-            break;
-        }
-    }
-
-    n = ngx_atoi(h[i].value.data, h[i].value.len);
-
-    if (n == NGX_ERROR) {
-        when = ngx_parse_http_time(h[i].value.data, h[i].value.len);
-
-        if (when == NGX_ERROR || when <= ngx_time()) {
-            return 0;
-        }
-
-        n = when - ngx_time();
-    }
-
-    return ngx_min((ngx_msec_t) n, NGX_HTTP_AGENT_RUN_AFTER_MAX / 1000) * 1000;
-}
-
-
-/* An internal redirect begins a new answer: what came before is dropped. */
-
-static void
-ngx_http_agent_run_new_answer(ngx_http_agent_run_t *run)
-{
-    if (run->pool) {
-        ngx_destroy_pool(run->pool);
-    }
-
-    run->answer = NULL;
-    run->refusal = NULL;
-    run->refusal_len = 0;
-
-    run->pool = ngx_create_pool(1024, run->live->log);
-    if (run->pool == NULL) {
-        run->nomem = 1;
-        return;
-    }
-
-    if (run->status >= 200 && run->status < 300
-        && run->dialect->open(run) != NGX_OK)
-    {
-        run->nomem = 1;
-    }
-}
-
-
-/* From the body filter: NGX_ERROR makes nginx close the upstream. */
-
-static ngx_int_t
-ngx_http_agent_run_body(void *data, u_char *p, size_t n)
-{
-    ngx_http_agent_run_t *run = data;
-
-    if (run->nomem || run->full) {
-        return NGX_ERROR;
-    }
-
-    if (run->pool == NULL || run->ready) {
-        return NGX_OK;
-    }
-
-    ngx_add_timer(&run->timer, run->live->agent->timeout);
-
-    if (run->answer == NULL) {
-        ngx_http_agent_run_refusal(run, p, n);
-        return run->nomem ? NGX_ERROR : NGX_OK;
-    }
-
-    switch (run->dialect->feed(run, p, n)) {
-
-    case NGX_OK:
-        return NGX_OK;
-
-    case NGX_DONE:
-        run->ready = 1;
-
-        /*
-         * The answer is there; its connection gets a moment to end in good
-         * order, so that it can be kept alive.
-         */
-
-        ngx_add_timer(&run->timer, ngx_min(run->live->agent->timeout,
-                                           NGX_HTTP_AGENT_RUN_LINGER));
-        return NGX_OK;
-
-    case NGX_DECLINED:
-        run->full = 1;
-        return NGX_ERROR;
-
-    default:
-        run->nomem = 1;
-        return NGX_ERROR;
-    }
-}
-
-
-static void
-ngx_http_agent_run_refusal(ngx_http_agent_run_t *run, u_char *p, size_t n)
-{
-    if (run->refusal == NULL) {
-        run->refusal = ngx_pnalloc(run->pool, NGX_HTTP_AGENT_RUN_REFUSAL);
-
-        if (run->refusal == NULL) {
-            run->nomem = 1;
-            return;
-        }
-    }
-
-    n = ngx_min(n, NGX_HTTP_AGENT_RUN_REFUSAL - run->refusal_len);
-
-    ngx_memcpy(run->refusal + run->refusal_len, p, n);
-    run->refusal_len += n;
 }
 
 
@@ -509,7 +296,7 @@ ngx_http_agent_run_timer(ngx_event_t *ev)
 
 /* The call is over: it has ended by itself, or the timer has fired. */
 
-static void
+void
 ngx_http_agent_run_called(void *data)
 {
     ngx_http_agent_run_t *run = data;
@@ -549,99 +336,9 @@ ngx_http_agent_run_called(void *data)
         }
     }
 
-    retry = ngx_http_agent_run_failure(run);
+    retry = ngx_http_agent_attempt_failure(run);
 
     ngx_http_agent_run_again(run, retry);
-}
-
-
-/* Finds the words for a failed call; returns 1 when another may help. */
-
-static ngx_uint_t
-ngx_http_agent_run_failure(ngx_http_agent_run_t *run)
-{
-    ngx_uint_t         retry;
-    ngx_agent_agent_t  *agent;
-
-    agent = run->live->agent;
-
-    run->timed_out = 0;
-
-    if (run->nomem) {
-        ngx_http_agent_run_reason(run, "the server had no memory for the "
-                                  "answer of agent \"%V\"", &agent->name);
-        return 1;
-    }
-
-    if (run->silent) {
-        run->timed_out = 1;
-
-        ngx_http_agent_run_reason(run, "the LLM endpoint of agent \"%V\" "
-                                  "timed out: nothing came for %M ms%s",
-                                  &agent->name, agent->timeout,
-                                  run->status ? " in the middle of its answer"
-                                              : "");
-        return 1;
-    }
-
-    if (run->status == 0) {
-        ngx_http_agent_run_reason(run, "the LLM endpoint of agent \"%V\" gave "
-                                  "no answer", &agent->name);
-        return 1;
-    }
-
-    if (run->answer == NULL) {
-        return ngx_http_agent_run_refused(run);
-    }
-
-    ngx_str_null(&run->reason);
-
-    retry = run->dialect->fault(run, &run->reason);
-
-    return retry;
-}
-
-
-static ngx_uint_t
-ngx_http_agent_run_refused(ngx_http_agent_run_t *run)
-{
-    ngx_str_t    words;
-    const char  *said;
-
-    ngx_str_null(&words);
-
-    if (run->refusal_len
-        && run->dialect->refuse(run, run->refusal, run->refusal_len, &words)
-           != NGX_OK)
-    {
-        ngx_str_null(&words);
-    }
-
-    if (words.len) {
-        said = ": ";
-
-    } else if (run->status == NGX_HTTP_BAD_GATEWAY) {
-        said = ": it could not be reached or broke off";
-
-    } else if (run->status == NGX_HTTP_GATEWAY_TIME_OUT) {
-        said = ": it timed out";
-
-    } else if (run->status == NGX_HTTP_NOT_FOUND) {
-        said = ": nothing is there; check \"pass\" and its location";
-
-    } else {
-        said = "";
-    }
-
-    ngx_http_agent_run_reason(run, "the LLM endpoint of agent \"%V\" answered "
-                              "with status %ui%s%V", &run->live->agent->name,
-                              run->status, said, &words);
-
-    run->timed_out = (run->status == NGX_HTTP_GATEWAY_TIME_OUT);
-
-    return run->status >= 500
-           || run->status == NGX_HTTP_TOO_MANY_REQUESTS
-           || run->status == NGX_HTTP_REQUEST_TIME_OUT;
 }
 
 
@@ -650,6 +347,7 @@ ngx_http_agent_run_refused(ngx_http_agent_run_t *run)
 static void
 ngx_http_agent_run_again(ngx_http_agent_run_t *run, ngx_uint_t retry)
 {
+    u_char             id[NGX_AGENT_ID_LEN];
     ngx_msec_t         pause;
     ngx_agent_live_t  *live;
 
@@ -668,11 +366,13 @@ ngx_http_agent_run_again(ngx_http_agent_run_t *run, ngx_uint_t retry)
 
     pause = ngx_http_agent_run_pause(run);
 
+    ngx_agent_id_print(id, &live->step.id);
+
     ngx_log_error(NGX_LOG_WARN, live->log, 0,
-                  "agent run: attempt %ui of %ui for agent \"%V\" failed, "
-                  "status %ui%s, the next one in %M ms",
-                  run->attempt, live->agent->attempts, &live->agent->name,
-                  run->status, run->timed_out ? ", timed out" : "", pause);
+                  "agent run: attempt %ui of %ui failed: %s, status %ui, the "
+                  "next one in %M ms, agent: \"%V\", step: %*s",
+                  run->attempt, live->agent->attempts, run->what, run->status,
+                  pause, &live->agent->name, (size_t) NGX_AGENT_ID_LEN, id);
 
     ngx_http_agent_run_move(run, NGX_HTTP_AGENT_RUN_BACKOFF);
 
@@ -707,6 +407,7 @@ ngx_http_agent_run_pause(ngx_http_agent_run_t *run)
 static void
 ngx_http_agent_run_fail(ngx_http_agent_run_t *run)
 {
+    u_char             id[NGX_AGENT_ID_LEN];
     ngx_agent_json_t   j;
     ngx_agent_live_t  *live;
 
@@ -750,12 +451,13 @@ ngx_http_agent_run_fail(ngx_http_agent_run_t *run)
 
     (void) ngx_agent_step_move(&live->step, NGX_AGENT_STEP_FAILED, live->log);
 
+    ngx_agent_id_print(id, &live->step.id);
+
     ngx_log_error(NGX_LOG_ERR, live->log, 0,
-                  "agent run: step %ui of agent \"%V\" failed after %ui of "
-                  "%ui attempts, status %ui%s",
-                  live->step.seq, &live->agent->name, run->attempt,
-                  live->agent->attempts, run->status,
-                  run->timed_out ? ", timed out" : "");
+                  "agent run: failed after attempt %ui of %ui: %s, status "
+                  "%ui, agent: \"%V\", step: %*s",
+                  run->attempt, live->agent->attempts, run->what, run->status,
+                  &live->agent->name, (size_t) NGX_AGENT_ID_LEN, id);
 
     ngx_http_agent_run_move(run, NGX_HTTP_AGENT_RUN_END);
 }
@@ -870,11 +572,13 @@ ngx_http_agent_run_drop_blobs(ngx_agent_live_t *live)
 
 
 void
-ngx_http_agent_run_reason(ngx_http_agent_run_t *run, const char *fmt, ...)
+ngx_http_agent_run_reason(ngx_http_agent_run_t *run, const char *what,
+    const char *fmt, ...)
 {
     u_char   *p, *last;
     va_list   args;
 
+    run->what = what;
     ngx_str_null(&run->reason);
 
     p = ngx_pnalloc(run->live->pool, NGX_HTTP_AGENT_RUN_REASON);

@@ -66,4 +66,30 @@ ngx_int_t ngx_http_agent_tools_start(ngx_http_agent_tools_t *t);
 ngx_uint_t ngx_http_agent_tools_drop(ngx_http_agent_tools_t *t);
 
 
+/*
+ * A tool: sets the call's result and returns NGX_OK; NGX_AGAIN when blob/ or
+ * store/ will come back, to ngx_http_agent_tools_resume(); or NGX_ERROR with
+ * the run's reason set.
+ */
+typedef ngx_int_t (*ngx_http_agent_tool_pt)(ngx_http_agent_tools_t *t,
+    ngx_agent_openai_call_t *call, ngx_http_agent_tool_args_t *args);
+
+ngx_int_t ngx_http_agent_tool_write(ngx_http_agent_tools_t *t,
+    ngx_agent_openai_call_t *call, ngx_http_agent_tool_args_t *args);
+ngx_int_t ngx_http_agent_tool_read(ngx_http_agent_tools_t *t,
+    ngx_agent_openai_call_t *call, ngx_http_agent_tool_args_t *args);
+ngx_int_t ngx_http_agent_tool_list(ngx_http_agent_tools_t *t,
+    ngx_agent_openai_call_t *call, ngx_http_agent_tool_args_t *args);
+
+/* the waiting call has its result (NGX_OK) or cannot be done (NGX_ERROR) */
+void ngx_http_agent_tools_resume(ngx_http_agent_tools_t *t, ngx_int_t rc);
+
+/* a result in words, up to 1 KB; NGX_OK, or NGX_ERROR: no memory */
+ngx_int_t ngx_http_agent_tools_say(ngx_http_agent_tools_t *t,
+    ngx_agent_openai_call_t *call, const char *fmt, ...);
+
+/* sets the run's reason; returns NGX_ERROR */
+ngx_int_t ngx_http_agent_tools_nomem(ngx_http_agent_tools_t *t);
+
+
 #endif /* _NGX_HTTP_AGENT_TOOLS_H_INCLUDED_ */

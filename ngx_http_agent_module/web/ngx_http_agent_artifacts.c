@@ -32,8 +32,7 @@ ngx_http_agent_artifact_list(ngx_http_agent_web_t *web)
 
     call->task->id = web->ctx->task_id;
 
-    rc = ngx_http_agent_page(web);
-    if (rc != NGX_OK) {
+    if (ngx_http_agent_page(web, &rc) != NGX_OK) {
         return rc;
     }
 

@@ -23,7 +23,7 @@ typedef struct {
 static void ngx_http_agent_body_handler(ngx_http_request_t *r);
 static ngx_uint_t ngx_http_agent_body_is_json(ngx_http_request_t *r);
 static ngx_int_t ngx_http_agent_body_text(ngx_http_request_t *r,
-    ngx_pool_t *pool, ngx_str_t *text);
+    ngx_pool_t *pool, ngx_str_t *text, ngx_int_t *rc);
 static off_t ngx_http_agent_body_size(ngx_http_request_t *r);
 static ngx_int_t ngx_http_agent_body_copy(ngx_http_request_t *r,
     ngx_str_t *text);
@@ -104,8 +104,7 @@ ngx_http_agent_body_parse(ngx_http_agent_web_t *web, ngx_pool_t *pool,
 
     ngx_memzero(body, sizeof(ngx_http_agent_body_t));
 
-    *rc = ngx_http_agent_body_text(r, pool, &text);
-    if (*rc != NGX_OK) {
+    if (ngx_http_agent_body_text(r, pool, &text, rc) != NGX_OK) {
         return NGX_DECLINED;
     }
 
@@ -297,12 +296,12 @@ ngx_http_agent_body_is_json(ngx_http_request_t *r)
 
 /*
  * The body in one piece: where it lies, if nginx has it in one buffer, else a
- * copy.  NGX_OK, or the code to return.
+ * copy.  NGX_OK, or NGX_DECLINED with the code to return in *rc.
  */
 
 static ngx_int_t
 ngx_http_agent_body_text(ngx_http_request_t *r, ngx_pool_t *pool,
-    ngx_str_t *text)
+    ngx_str_t *text, ngx_int_t *rc)
 {
     off_t         size;
     ngx_chain_t  *cl;
@@ -320,25 +319,31 @@ ngx_http_agent_body_text(ngx_http_request_t *r, ngx_pool_t *pool,
     }
 
     if (size > NGX_HTTP_AGENT_BODY_MAX) {
-        return ngx_http_agent_body_large(r);
+        *rc = ngx_http_agent_body_large(r);
+        return NGX_DECLINED;
     }
 
     text->len = (size_t) size;
 
-    cl = r->request_body->bufs;
+    /* a chunked body ends with a buffer that has nothing in it */
 
-    if (cl->next == NULL && ngx_buf_in_memory(cl->buf)) {
-        text->data = cl->buf->pos;
-        return NGX_OK;
+    for (cl = r->request_body->bufs; cl; cl = cl->next) {
+
+        if (ngx_buf_size(cl->buf) == size && ngx_buf_in_memory(cl->buf)) {
+            text->data = cl->buf->pos;
+            return NGX_OK;
+        }
     }
+
+    *rc = NGX_HTTP_INTERNAL_SERVER_ERROR;
 
     text->data = ngx_pnalloc(pool, text->len);
     if (text->data == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        return NGX_DECLINED;
     }
 
     if (ngx_http_agent_body_copy(r, text) != NGX_OK) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        return NGX_DECLINED;
     }
 
     return NGX_OK;
@@ -376,6 +381,10 @@ ngx_http_agent_body_copy(ngx_http_request_t *r, ngx_str_t *text)
 
         b = cl->buf;
         size = (size_t) ngx_buf_size(b);
+
+        if (size == 0) {
+            continue;
+        }
 
         if (ngx_buf_in_memory(b)) {
             p = ngx_cpymem(p, b->pos, size);

@@ -66,10 +66,11 @@ ngx_int_t ngx_http_agent_call_start(ngx_http_agent_web_t *web,
     ngx_http_agent_call_pt start, ngx_http_agent_done_pt done);
 
 /*
- * Fills web->call->page from the query.  NGX_OK, or the code to return: the
- * client has been told what is wrong.
+ * Fills web->call->page from the query.  NGX_OK; NGX_DECLINED: the client has
+ * been told what is wrong, *rc is the code to return (which may be NGX_OK:
+ * the refusal was sent).
  */
-ngx_int_t ngx_http_agent_page(ngx_http_agent_web_t *web);
+ngx_int_t ngx_http_agent_page(ngx_http_agent_web_t *web, ngx_int_t *rc);
 
 /* Keeps the request alive and quiet until something else ends it. */
 void ngx_http_agent_hold(ngx_http_request_t *r);

@@ -25,7 +25,8 @@ typedef struct {
 
 static ngx_int_t ngx_http_agent_not_allowed(ngx_http_agent_web_t *web,
     ngx_http_agent_place_t *place);
-static ngx_int_t ngx_http_agent_web_ids(ngx_http_agent_web_t *web);
+static ngx_int_t ngx_http_agent_web_ids(ngx_http_agent_web_t *web,
+    ngx_int_t *rc);
 static void ngx_http_agent_web_cleanup(void *data);
 static void ngx_http_agent_call_handler(ngx_agent_store_call_t *call);
 
@@ -75,8 +76,7 @@ ngx_http_agent_handler(ngx_http_request_t *r)
         return ngx_http_agent_not_allowed(web, place);
     }
 
-    rc = ngx_http_agent_web_ids(web);
-    if (rc != NGX_OK) {
+    if (ngx_http_agent_web_ids(web, &rc) != NGX_OK) {
         return rc;
     }
 
@@ -113,10 +113,13 @@ ngx_http_agent_not_allowed(ngx_http_agent_web_t *web,
 }
 
 
-/* An id that is no uuid is a 404 like any unknown one. */
+/*
+ * An id that is no uuid is a 404 like any unknown one.  NGX_OK, or
+ * NGX_DECLINED: answered, *rc is the code to return.
+ */
 
 static ngx_int_t
-ngx_http_agent_web_ids(ngx_http_agent_web_t *web)
+ngx_http_agent_web_ids(ngx_http_agent_web_t *web, ngx_int_t *rc)
 {
     ngx_http_agent_ctx_t    *ctx;
     ngx_http_agent_route_t  *route;
@@ -129,8 +132,9 @@ ngx_http_agent_web_ids(ngx_http_agent_web_t *web)
     }
 
     if (ngx_agent_id_parse(&route->task, &ctx->task_id) != NGX_OK) {
-        return ngx_http_agent_reply_unknown(web->request, "task",
-                                            &route->task);
+        *rc = ngx_http_agent_reply_unknown(web->request, "task",
+                                           &route->task);
+        return NGX_DECLINED;
     }
 
     ctx->has_task = 1;
@@ -138,8 +142,9 @@ ngx_http_agent_web_ids(ngx_http_agent_web_t *web)
     if (route->place == NGX_HTTP_AGENT_STEP) {
 
         if (ngx_agent_id_parse(&route->item, &ctx->step_id) != NGX_OK) {
-            return ngx_http_agent_reply_unknown(web->request, "step",
-                                                &route->item);
+            *rc = ngx_http_agent_reply_unknown(web->request, "step",
+                                               &route->item);
+            return NGX_DECLINED;
         }
 
         ctx->has_step = 1;
@@ -289,14 +294,15 @@ ngx_http_agent_call_handler(ngx_agent_store_call_t *call)
 
 
 ngx_int_t
-ngx_http_agent_page(ngx_http_agent_web_t *web)
+ngx_http_agent_page(ngx_http_agent_web_t *web, ngx_int_t *rc)
 {
     const char        *arg, *why;
     ngx_agent_page_t  *page;
 
     page = ngx_palloc(web->request->pool, sizeof(ngx_agent_page_t));
     if (page == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        *rc = NGX_HTTP_INTERNAL_SERVER_ERROR;
+        return NGX_DECLINED;
     }
 
     web->call->page = page;
@@ -307,10 +313,12 @@ ngx_http_agent_page(ngx_http_agent_web_t *web)
         return NGX_OK;
 
     case NGX_DECLINED:
-        return ngx_http_agent_reply_invalid(web->request, "query", arg, why);
+        *rc = ngx_http_agent_reply_invalid(web->request, "query", arg, why);
+        return NGX_DECLINED;
 
     default:
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        *rc = NGX_HTTP_INTERNAL_SERVER_ERROR;
+        return NGX_DECLINED;
     }
 }
 

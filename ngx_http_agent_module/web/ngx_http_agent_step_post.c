@@ -33,7 +33,6 @@ typedef struct {
     ngx_agent_watch_t          watch;
     ngx_pool_t                *pool;
     ngx_agent_post_t          *post;         /* NULL: not ASKING */
-    unsigned                   secret:1;     /* its input is one */
 } ngx_http_agent_wait_t;
 
 
@@ -227,9 +226,6 @@ ngx_http_agent_step_wait(ngx_http_agent_wait_t *wait, ngx_agent_live_t *live)
     ctx->step_id = live->step.id;
     ctx->has_step = 1;
 
-    /* as it is now: by the end it tells whether the step asks for a secret */
-    wait->secret = live->step.secret;
-
     wait->watch.handler = ngx_http_agent_step_ended;
     wait->watch.data = wait;
 
@@ -333,7 +329,8 @@ ngx_http_agent_step_result(ngx_http_agent_wait_t *wait,
 
     step = live->step;
 
-    if (wait->secret && step.input.data) {
+    if (step.redacted && step.input.data) {
+        /* the run has the secret itself, the row has not */
         ngx_str_set(&step.input, "[redacted]");
     }
 

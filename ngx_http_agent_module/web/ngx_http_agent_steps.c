@@ -114,8 +114,7 @@ ngx_http_agent_step_list(ngx_http_agent_web_t *web)
 
     call->task->id = web->ctx->task_id;
 
-    rc = ngx_http_agent_page(web);
-    if (rc != NGX_OK) {
+    if (ngx_http_agent_page(web, &rc) != NGX_OK) {
         return rc;
     }
 

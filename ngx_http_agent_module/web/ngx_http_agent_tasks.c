@@ -14,8 +14,8 @@
 
 
 static ngx_int_t ngx_http_agent_task_body(ngx_http_agent_web_t *web);
-static ngx_int_t ngx_http_agent_task_agent(ngx_http_agent_web_t *web,
-    ngx_agent_agent_t **agent);
+static ngx_agent_agent_t *ngx_http_agent_task_agent(
+    ngx_http_agent_web_t *web, ngx_int_t *rc);
 static ngx_int_t ngx_http_agent_task_created(ngx_http_agent_web_t *web);
 static ngx_int_t ngx_http_agent_task_found(ngx_http_agent_web_t *web);
 static ngx_int_t ngx_http_agent_task_reply(ngx_http_agent_web_t *web);
@@ -48,8 +48,8 @@ ngx_http_agent_task_body(ngx_http_agent_web_t *web)
     /* from here on $agent_id knows what the body says */
     web->agent_id = body.agent_id;
 
-    rc = ngx_http_agent_task_agent(web, &agent);
-    if (rc != NGX_OK) {
+    agent = ngx_http_agent_task_agent(web, &rc);
+    if (agent == NULL) {
         return rc;
     }
 
@@ -80,14 +80,14 @@ ngx_http_agent_task_body(ngx_http_agent_web_t *web)
 }
 
 
-/* NGX_OK, or the code to return: the client has been answered */
+/* NULL: the client has been answered, *rc is the code to return */
 
-static ngx_int_t
-ngx_http_agent_task_agent(ngx_http_agent_web_t *web,
-    ngx_agent_agent_t **agent)
+static ngx_agent_agent_t *
+ngx_http_agent_task_agent(ngx_http_agent_web_t *web, ngx_int_t *rc)
 {
     u_char                      buf[NGX_HTTP_AGENT_QUOTE];
     ngx_str_t                   name, quoted;
+    ngx_agent_agent_t          *agent;
     ngx_http_request_t         *r;
     ngx_http_agent_loc_conf_t  *alcf;
 
@@ -96,28 +96,29 @@ ngx_http_agent_task_agent(ngx_http_agent_web_t *web,
     alcf = ngx_http_get_module_loc_conf(r, ngx_http_agent_module);
 
     if (ngx_http_complex_value(r, alcf->pass, &name) != NGX_OK) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        *rc = NGX_HTTP_INTERNAL_SERVER_ERROR;
+        return NULL;
     }
 
     if (name.len == 0) {
-        return ngx_http_agent_reply_invalid(r, "body",
+        *rc = ngx_http_agent_reply_invalid(r, "body",
                                    "additional_input.agent_id",
                                    "must name an agent here; or name it by "
                                    "the header X-Agent-ID or by ?agent_id=");
+        return NULL;
     }
 
-    *agent = ngx_agent_agent_find(&name);
+    agent = ngx_agent_agent_find(&name);
 
-    if (*agent == NULL) {
+    if (agent == NULL) {
         ngx_http_agent_reply_quote(&name, buf, &quoted);
 
-        return ngx_http_agent_reply_error(r, NGX_HTTP_NOT_FOUND,
-                                          "no agent is called \"%V\"; name "
-                                          "one that this server has",
-                                          &quoted);
+        *rc = ngx_http_agent_reply_error(r, NGX_HTTP_NOT_FOUND,
+                                         "no agent is called \"%V\"; name "
+                                         "one that this server has", &quoted);
     }
 
-    return NGX_OK;
+    return agent;
 }
 
 
@@ -204,8 +205,7 @@ ngx_http_agent_task_list(ngx_http_agent_web_t *web)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    rc = ngx_http_agent_page(web);
-    if (rc != NGX_OK) {
+    if (ngx_http_agent_page(web, &rc) != NGX_OK) {
         return rc;
     }
 

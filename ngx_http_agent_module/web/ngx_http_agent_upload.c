@@ -15,12 +15,10 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_http.h>
-#include "ngx_agent_blob.h"
 #include "ngx_agent_id.h"
-#include "ngx_agent_multipart.h"
-#include "ngx_agent_name.h"
 #include "ngx_http_agent_artifacts.h"
 #include "ngx_http_agent_reply.h"
+#include "ngx_http_agent_upload.h"
 #include "ngx_http_agent_view.h"
 
 
@@ -29,39 +27,6 @@
 
 /* bytes read at a time from a body that nginx has put into a file */
 #define NGX_HTTP_AGENT_UPLOAD_PIECE  16384
-
-/* one more than ngx_agent_path_check() allows */
-#define NGX_HTTP_AGENT_UPLOAD_PATH   256
-
-
-typedef enum {
-    NGX_HTTP_AGENT_PART_OTHER = 0,
-    NGX_HTTP_AGENT_PART_FILE,
-    NGX_HTTP_AGENT_PART_PATH
-} ngx_http_agent_part_e;
-
-
-typedef struct {
-    ngx_http_agent_web_t      *web;
-    ngx_agent_multipart_t     *parser;
-    ngx_agent_blob_t           blob;
-    ngx_agent_artifact_t       artifact;
-    ngx_event_t                turn;         /* the next turn */
-
-    ngx_http_agent_part_e      part;         /* that is being read */
-    u_char                    *piece;
-    u_char                     path[NGX_HTTP_AGENT_UPLOAD_PATH];
-    size_t                     path_len;
-    size_t                     left;         /* bytes left in this turn */
-
-    const char                *field;        /* what is wrong, for a 422 */
-    const char                *why;
-
-    unsigned                   has_file:1;
-    unsigned                   has_path:1;
-    unsigned                   open:1;       /* the blob can be dropped */
-    unsigned                   finished:1;   /* closing boundary was read */
-} ngx_http_agent_upload_t;
 
 
 static ngx_http_agent_upload_t *ngx_http_agent_upload_create(
@@ -78,29 +43,15 @@ static ngx_int_t ngx_http_agent_upload_file(ngx_http_agent_upload_t *up,
     ngx_buf_t *b);
 static ngx_int_t ngx_http_agent_upload_feed(ngx_http_agent_upload_t *up,
     u_char *p, size_t n);
-static ngx_int_t ngx_http_agent_upload_begin(void *ctx,
-    ngx_agent_multipart_part_t *part);
-static ngx_int_t ngx_http_agent_upload_begin_file(ngx_http_agent_upload_t *up,
-    ngx_agent_multipart_part_t *part);
-static ngx_int_t ngx_http_agent_upload_data(void *ctx, u_char *p, size_t n);
-static ngx_int_t ngx_http_agent_upload_end(void *ctx);
-static ngx_int_t ngx_http_agent_upload_wrong(ngx_http_agent_upload_t *up,
-    const char *field, const char *why);
-static ngx_int_t ngx_http_agent_upload_check(ngx_http_agent_upload_t *up);
 static ngx_int_t ngx_http_agent_upload_commit(ngx_http_agent_upload_t *up);
+static ngx_int_t ngx_http_agent_upload_refuse(ngx_http_agent_upload_t *up,
+    ngx_int_t rc);
 static void ngx_http_agent_upload_committed(ngx_agent_blob_t *b);
 static ngx_int_t ngx_http_agent_upload_store(ngx_http_agent_upload_t *up);
 static ngx_int_t ngx_http_agent_upload_stored(ngx_http_agent_web_t *web);
 static ngx_int_t ngx_http_agent_upload_full(ngx_http_request_t *r);
 static void ngx_http_agent_upload_drop(ngx_http_agent_upload_t *up);
 static void ngx_http_agent_upload_cancel(ngx_http_agent_web_t *web);
-
-
-static ngx_agent_multipart_cb_t  ngx_http_agent_upload_cb = {
-    ngx_http_agent_upload_begin,
-    ngx_http_agent_upload_data,
-    ngx_http_agent_upload_end
-};
 
 
 ngx_int_t
@@ -289,19 +240,36 @@ ngx_http_agent_upload_go(ngx_http_agent_upload_t *up)
     if (rc == NGX_OK) {
         rc = ngx_http_agent_upload_commit(up);
 
-    } else if (rc == NGX_DECLINED) {
-        rc = ngx_http_agent_reply_invalid(r, "body", up->field, up->why);
-
-    } else if (rc == NGX_ABORT) {
-        rc = ngx_http_agent_upload_full(r);
-    }
-
-    if (rc == NGX_AGAIN) {
-        return;
+        if (rc == NGX_AGAIN) {
+            return;
+        }
     }
 
     ngx_http_agent_upload_drop(up);
-    ngx_http_finalize_request(r, rc);
+    ngx_http_finalize_request(r, ngx_http_agent_upload_refuse(up, rc));
+}
+
+
+/* What reading or committing failed with, told to the client. */
+
+static ngx_int_t
+ngx_http_agent_upload_refuse(ngx_http_agent_upload_t *up, ngx_int_t rc)
+{
+    ngx_http_request_t  *r;
+
+    r = up->web->request;
+
+    switch (rc) {
+
+    case NGX_DECLINED:
+        return ngx_http_agent_reply_invalid(r, "body", up->field, up->why);
+
+    case NGX_ABORT:
+        return ngx_http_agent_upload_full(r);
+
+    default:
+        return rc;
+    }
 }
 
 
@@ -487,183 +455,22 @@ ngx_http_agent_upload_feed(ngx_http_agent_upload_t *up, u_char *p, size_t n)
 }
 
 
-static ngx_int_t
-ngx_http_agent_upload_begin(void *ctx, ngx_agent_multipart_part_t *part)
-{
-    ngx_http_agent_upload_t  *up = ctx;
-
-    if (part->name.len == sizeof("file") - 1
-        && ngx_strncmp(part->name.data, "file", 4) == 0)
-    {
-        return ngx_http_agent_upload_begin_file(up, part);
-    }
-
-    if (part->name.len == sizeof("relative_path") - 1
-        && ngx_strncmp(part->name.data, "relative_path", part->name.len) == 0)
-    {
-        if (up->has_path) {
-            return ngx_http_agent_upload_wrong(up, "relative_path",
-                                               "is there more than once");
-        }
-
-        up->has_path = 1;
-        up->part = NGX_HTTP_AGENT_PART_PATH;
-        return NGX_OK;
-    }
-
-    up->part = NGX_HTTP_AGENT_PART_OTHER;
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_http_agent_upload_begin_file(ngx_http_agent_upload_t *up,
-    ngx_agent_multipart_part_t *part)
-{
-    const char  *why;
-    ngx_str_t   *name;
-
-    if (up->has_file) {
-        return ngx_http_agent_upload_wrong(up, "file",
-                                           "is there more than once; upload "
-                                           "one file at a time");
-    }
-
-    if (part->filename.data == NULL) {
-        return ngx_http_agent_upload_wrong(up, "file",
-                                           "has no filename in its "
-                                           "Content-Disposition");
-    }
-
-    why = ngx_agent_name_check(&part->filename);
-    if (why) {
-        return ngx_http_agent_upload_wrong(up, "filename", why);
-    }
-
-    name = &up->artifact.file_name;
-
-    name->len = part->filename.len;
-    name->data = ngx_pstrdup(up->blob.pool, &part->filename);
-    if (name->data == NULL) {
-        return NGX_ERROR;
-    }
-
-    if (ngx_agent_blob_create(&up->blob) != NGX_OK) {
-        return NGX_ABORT;
-    }
-
-    up->open = 1;
-    up->has_file = 1;
-    up->part = NGX_HTTP_AGENT_PART_FILE;
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_http_agent_upload_data(void *ctx, u_char *p, size_t n)
-{
-    ngx_http_agent_upload_t  *up = ctx;
-
-    switch (up->part) {
-
-    case NGX_HTTP_AGENT_PART_FILE:
-        return (ngx_agent_blob_write(&up->blob, p, n) == NGX_OK) ? NGX_OK
-                                                                 : NGX_ABORT;
-
-    case NGX_HTTP_AGENT_PART_PATH:
-
-        if (n > NGX_HTTP_AGENT_UPLOAD_PATH - up->path_len) {
-            return ngx_http_agent_upload_wrong(up, "relative_path",
-                                               "is longer than 255 bytes");
-        }
-
-        ngx_memcpy(up->path + up->path_len, p, n);
-        up->path_len += n;
-        return NGX_OK;
-
-    default:
-        return NGX_OK;
-    }
-}
-
-
-static ngx_int_t
-ngx_http_agent_upload_end(void *ctx)
-{
-    const char               *why;
-    ngx_str_t                *path;
-    ngx_http_agent_upload_t  *up = ctx;
-
-    if (up->part != NGX_HTTP_AGENT_PART_PATH) {
-        return NGX_OK;
-    }
-
-    path = &up->artifact.relative_path;
-
-    path->data = up->path;
-    path->len = up->path_len;
-
-    why = ngx_agent_path_check(path);
-    if (why) {
-        return ngx_http_agent_upload_wrong(up, "relative_path", why);
-    }
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_http_agent_upload_wrong(ngx_http_agent_upload_t *up, const char *field,
-    const char *why)
-{
-    up->field = field;
-    up->why = why;
-
-    return NGX_DECLINED;
-}
-
-
-/* NGX_OK, or NGX_DECLINED when something is missing from the whole body */
-
-static ngx_int_t
-ngx_http_agent_upload_check(ngx_http_agent_upload_t *up)
-{
-    if (!up->finished) {
-        return ngx_http_agent_upload_wrong(up, NULL,
-                                           "ends before its closing "
-                                           "boundary");
-    }
-
-    if (!up->has_file) {
-        return ngx_http_agent_upload_wrong(up, "file", "is required");
-    }
-
-    return NGX_OK;
-}
-
-
-/* NGX_AGAIN: the blob's handler goes on; else the code to end with */
+/* NGX_AGAIN: the blob's handler goes on; else as the pump */
 
 static ngx_int_t
 ngx_http_agent_upload_commit(ngx_http_agent_upload_t *up)
 {
-    ngx_http_request_t  *r;
-
-    r = up->web->request;
-
-    if (ngx_http_agent_upload_check(up) != NGX_OK) {
-        return ngx_http_agent_reply_invalid(r, "body", up->field, up->why);
+    if (ngx_http_agent_upload_whole(up) != NGX_OK) {
+        return NGX_DECLINED;
     }
 
     up->artifact.size = up->blob.size;
 
     if (ngx_agent_blob_commit(&up->blob) != NGX_AGAIN) {
-        return ngx_http_agent_upload_full(r);
+        return NGX_ABORT;
     }
 
-    r->connection->log->action = "storing an artifact";
+    up->blob.log->action = "storing an artifact";
 
     return NGX_AGAIN;
 }

@@ -278,7 +278,7 @@ answers() {
 # The one worker of a nginx.
 
 worker_of() {
-    cat "/proc/$1/task/$1/children"
+    tr -d ' ' < "/proc/$1/task/$1/children"
 }
 
 rss() {

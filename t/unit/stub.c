@@ -200,6 +200,102 @@ ngx_strncasecmp(u_char *s1, u_char *s2, size_t n)
 }
 
 
+ngx_int_t
+ngx_atoi(u_char *line, size_t n)
+{
+    ngx_int_t  value;
+
+    if (n == 0) {
+        return NGX_ERROR;
+    }
+
+    for (value = 0; n--; line++) {
+
+        if (*line < '0' || *line > '9'
+            || value > (NGX_MAX_INT_T_VALUE - (*line - '0')) / 10)
+        {
+            return NGX_ERROR;
+        }
+
+        value = value * 10 + (*line - '0');
+    }
+
+    return value;
+}
+
+
+void *
+ngx_array_push(ngx_array_t *a)
+{
+    void  *p;
+
+    if (a->nelts == a->nalloc) {
+
+        p = ngx_palloc(a->pool, 2 * a->nalloc * a->size);
+        if (p == NULL) {
+            return NULL;
+        }
+
+        memcpy(p, a->elts, a->nelts * a->size);
+        a->elts = p;
+        a->nalloc *= 2;
+    }
+
+    return (u_char *) a->elts + a->size * a->nelts++;
+}
+
+
+/* as much of nginx's formats as parsers use: [0][width][u][x]i, D, z; V */
+
+u_char * ngx_cdecl
+ngx_sprintf(u_char *buf, const char *fmt, ...)
+{
+    int         width, hex, zero;
+    long        n;
+    va_list     args;
+    ngx_str_t  *s;
+
+    va_start(args, fmt);
+
+    for ( /* void */ ; *fmt; fmt++) {
+
+        if (*fmt != '%') {
+            *buf++ = *fmt;
+            continue;
+        }
+
+        zero = (fmt[1] == '0');
+        width = 0;
+        hex = 0;
+
+        for (fmt++; *fmt >= '0' && *fmt <= '9'; fmt++) {
+            width = width * 10 + *fmt - '0';
+        }
+
+        for ( /* void */ ; *fmt == 'u' || *fmt == 'x'; fmt++) {
+            hex |= (*fmt == 'x');
+        }
+
+        if (*fmt == 'V') {
+            s = va_arg(args, ngx_str_t *);
+            buf = ngx_cpymem(buf, s->data, s->len);
+            continue;
+        }
+
+        n = (*fmt == 'D') ? (long) va_arg(args, uint32_t)
+                          : va_arg(args, long);
+
+        buf += sprintf((char *) buf,
+                       hex ? (zero ? "%0*lx" : "%*lx")
+                           : (zero ? "%0*ld" : "%*ld"), width, n);
+    }
+
+    va_end(args);
+
+    return buf;
+}
+
+
 void
 ngx_log_error_core(ngx_uint_t level, ngx_log_t *log, ngx_err_t err,
     const char *fmt, ...)

@@ -171,7 +171,9 @@ test_bad(void)
         ngx_string("/**/1"), ngx_string("// x\n1"), ngx_string("]"),
         ngx_string("\xef\xbb\xbf{}"), ngx_string("\v1"), ngx_string("1\f"),
         ngx_string("{\"a\":1 \"b\":2}"), ngx_string("\"\t\""),
-        ngx_string("[1,,2]"), ngx_string(","), ngx_string("\"\\\"")
+        ngx_string("[1,,2]"), ngx_string(","), ngx_string("\"\\\""),
+        ngx_string("0\""), ngx_string("{} \"a"), ngx_string("1 tru"),
+        ngx_string("{}-"), ngx_string("{}\\")
     };
 
     for (i = 0; i < sizeof(docs) / sizeof(docs[0]); i++) {
@@ -267,11 +269,19 @@ test_depth(void)
 static void
 test_handler(void)
 {
+    ngx_str_t  raw;
+
     answer = NGX_ABORT;
     ok(strict(S("[1,2]")) == NGX_ABORT && !strcmp(out, "[= ") && why == NULL,
        "strict: the handler's code");
     splits(S("[1,2]"), "[= ", NGX_ABORT);
     answer = NGX_OK;
+
+    ok(ngx_agent_json_read(&(ngx_str_t) ngx_null_string, NULL, NULL, &why)
+       == NGX_DECLINED
+       && ngx_agent_json_member(&(ngx_str_t) ngx_null_string, "a", &raw)
+       == NGX_DECLINED && ngx_agent_utf8_valid(NULL, 0),
+       "a null string is no document");
 
     ok(ngx_agent_json_read(&S("[1,{}]"), NULL, NULL, &why) == NGX_OK
        && ngx_agent_json_read(&S("[1,{]"), NULL, NULL, &why) == NGX_DECLINED,
@@ -346,6 +356,9 @@ test_slices(void)
     member(S("[1]"), "a", NULL);
     member(S("\"a\""), "a", NULL);
     member(S("{\"\":1}"), "", "1");
+
+    /* never accepted before, found by the fuzzer: read past the key's end */
+    member(S("{\"a\\\0\0\":1}"), "a", NULL);
 
     doc = S(" [ 1 , \"a,]\" , [2, 3] ,{\"b\":[]},true ] ");
     text[0] = '\0';

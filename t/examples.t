@@ -1,0 +1,293 @@
+#!/usr/bin/perl
+
+# Every file of conf-examples/, and the configuration in the README, is
+# started as it stands, but for addresses and paths, and is called: a task, its
+# steps until the last, the artifact that the agent wrote.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+use Test::More;
+
+use AgentTest;
+
+my $pg = AgentTest::Postgres->new;
+my $llm = AgentTest::LLM->new;
+my $root = $AgentTest::root;
+my $dir = scratch();
+
+my %left = map { $_ => 1 } map { m{([^/]+)$} } glob "$root/conf-examples/*";
+
+
+# What differs between a production server and this test.  Each must be found
+# in the file, so that no example is another one than it seems.
+
+sub fit {
+    my ($name, $text, %more) = @_;
+
+    my %replace = (
+        'load_module modules/ngx_http_agent_module.so;' => '',
+        'user www-data;' => '',
+        'error_log /var/log/nginx/error.log;' => '',
+        'pid /run/nginx.pid;' => '',
+        'access_log /var/log/nginx/access.log'
+            => 'access_log %DIR%/logs/access.log',
+        'listen 8080;' => 'listen 127.0.0.1:%PORT%;',
+        '"host=/var/run/postgresql dbname=agent user=agent"'
+            => '"' . $pg->conninfo . '"',
+        'agent_artifacts /var/lib/nginx/agent;'
+            => 'agent_artifacts %DIR%/artifacts;',
+        'server 127.0.0.1:9000;' => 'server 127.0.0.1:' . $llm->port . ';',
+        %more);
+
+    for my $old (sort keys %replace) {
+        next unless defined $replace{$old};
+        my $n = $text =~ s/\Q$old\E/$replace{$old}/g;
+        ok($n, "$name: has \"$old\"");
+    }
+
+    # in directives nothing of the real machine is left
+    (my $bare = $text) =~ s/#.*//g;
+    unlike($bare, qr{/var/l|/etc/|/run/nginx|:9000|example\.com:}, "$name: "
+        . 'nothing else is bound to a machine');
+    return $text;
+}
+
+
+sub example {
+    my ($file, %more) = @_;
+
+    delete $left{$file};
+    my $text = read_file("$root/conf-examples/$file");
+    ok(length $text, "$file is there") or return;
+
+    my $nginx = AgentTest::Nginx->new(conf => fit($file, $text, %more));
+    my ($code, $said) = $nginx->test_conf;
+    unlike($said, qr/\[(?:warn|emerg)\]/, "$file: nginx -t has no warning");
+    is($nginx->get('/llm/v1/models')->{status}, 404,
+        "$file: the LLM is not open to clients");
+    return $nginx;
+}
+
+
+# One whole task, by the scripted agent of the fake LLM.
+
+sub whole_task {
+    my ($name, $nginx, %o) = @_;
+
+    my $at = $o{at} || '/ap/v1/agent';
+    my $r = $nginx->post("$at/tasks", { input => 'Write it. [[demo]]',
+        %{$o{body} || {}} }, headers => $o{headers});
+    is($r->{status}, 200, "$name: a task") or diag($r->{body});
+    my $id = $r->{json}{task_id} || 'none';
+
+    my $steps = 0;
+    while ($steps++ < 5) {
+        $r = $nginx->post("$at/tasks/$id/steps", {});
+        last if $r->{status} != 200 || $r->{json}{is_last};
+    }
+    is($r->{status}, 200, "$name: its steps") or diag($r->{body});
+    is($r->{json}{status}, 'completed', "$name: the last one is completed");
+    is($steps, 2, "$name: there are two");
+
+    $r = $nginx->get("$at/tasks/$id/artifacts");
+    my $artifact = $r->{json}{artifacts}[0] || {};
+    is($artifact->{file_name}, 'output.txt', "$name: the artifact");
+    $r = $nginx->get("$at/tasks/$id/artifacts/"
+                     . ($artifact->{artifact_id} || 'none'));
+    is($r->{body}, 'Washington', "$name: its bytes");
+    return $id;
+}
+
+
+# minimal.conf
+
+{
+    my $nginx = example('minimal.conf');
+    whole_task('minimal.conf', $nginx);
+    my ($call) = $llm->calls('llama-3-70b');
+    like($call->{messages}[0]{content}, qr/^You are a careful writer\. .*
+                                           \nfinish|finish\ with/xs,
+        'minimal.conf: the instructions reach the LLM');
+    ok($nginx->reload, 'minimal.conf: reload');
+    whole_task('minimal.conf, reloaded', $nginx);
+    $nginx->finish;
+}
+
+
+# routing.conf
+
+{
+    my $nginx = example('routing.conf');
+    my $at = '/ap/v1/agent/tasks';
+
+    my $asked = sub {
+        my ($input, $path, $body, $headers) = @_;
+        my $r = $nginx->post($path, { input => "$input [[echo]]", %$body },
+                             headers => $headers);
+        return $r->{status} if $r->{status} != 200;
+        $nginx->post("$at/$r->{json}{task_id}/steps", {});
+        my ($call) = $llm->calls(quotemeta $input);
+        return $call->{model};
+    };
+
+    whole_task('routing.conf', $nginx);
+    is($asked->('by default', $at, {}), 'llama-3-70b',
+        'routing.conf: the writer by default');
+    is($asked->('by header', $at, {}, { 'X-Agent-ID' => 'reviewer' }),
+        'llama-3-8b', 'routing.conf: an agent by header');
+    is($asked->('by query', "$at?agent_id=reviewer", {}),
+        'llama-3-8b', 'routing.conf: an agent by query');
+    is($asked->('by body', $at,
+                { additional_input => { agent_id => 'reviewer' } }),
+        'llama-3-8b', 'routing.conf: an agent by the body');
+    is($asked->('nobody', $at, {}, { 'X-Agent-ID' => 'nobody' }), 404,
+        'routing.conf: an unknown agent');
+
+    $nginx->stop;
+    my @lines = map { decode($_) }
+        split /\n/, read_file($nginx->dir . '/logs/access.log');
+    my ($step) = grep { $_->{request} =~ m{/steps } && $_->{status} == 200 }
+                 @lines;
+    is($step->{step_status}, 'completed', 'routing.conf: a step in the log');
+    is($step->{agent}, 'writer', 'routing.conf: its agent');
+    cmp_ok($step->{tokens_out}, '>', 0, 'routing.conf: its tokens');
+    cmp_ok($step->{tokens_in}, '>', 0, 'routing.conf: both ways');
+    ok($step->{task} && $step->{step} && $step->{attempt},
+        'routing.conf: its ids');
+    my ($body) = grep { $_->{agent} eq 'reviewer'
+                        && $_->{request} eq "POST $at HTTP/1.1" } @lines;
+    ok($body, 'routing.conf: the agent named in a body, too');
+    $nginx->finish;
+}
+
+
+# tls-llm.conf, with an nginx in front of the fake LLM that has the certificate
+# and wants the key
+
+SKIP: {
+    skip 'no openssl', 1 if system('openssl version >/dev/null 2>&1');
+    is(system("openssl req -new -x509 -days 2 -nodes -newkey rsa:2048 "
+        . "-subj /CN=llm.example.com -addext subjectAltName=DNS:"
+        . "llm.example.com -keyout $dir/llm.key -out $dir/llm.crt "
+        . '>/dev/null 2>&1'), 0, 'tls-llm.conf: a certificate');
+
+    my $front = AgentTest::Nginx->new(conf =>
+        "events { }\nhttp {\n"
+        . "server { listen 127.0.0.1:%PORT% ssl; server_name llm.example.com;"
+        . " ssl_certificate $dir/llm.crt; ssl_certificate_key $dir/llm.key;\n"
+        . 'if ($http_authorization != "Bearer right") { return 401; }'
+        . ' if ($ssl_server_name != llm.example.com) { return 421; }'
+        . ' if ($http_host != llm.example.com) { return 421; }'
+        . " location / { proxy_pass http://127.0.0.1:" . $llm->port
+        . "; proxy_buffering off; } } }\n");
+
+    my $key = sub {
+        write_file("$dir/key.conf",
+                   "proxy_set_header Authorization \"Bearer $_[0]\";\n");
+        chmod 0600, "$dir/key.conf";
+    };
+
+    $key->('right');
+    my $nginx = example('tls-llm.conf',
+        'server llm.example.com:443;'
+            => 'server 127.0.0.1:' . $front->port . ';',
+        'include                        /etc/nginx/agent-llm-key.conf;'
+            => "include $dir/key.conf;",
+        '/etc/ssl/certs/ca-certificates.crt' => "$dir/llm.crt",
+        'server 127.0.0.1:9000;' => undef);
+    whole_task('tls-llm.conf', $nginx);
+
+    $key->('wrong-s3cret');
+    ok($nginx->reload, 'tls-llm.conf: reload with another key');
+    my $r = run_step($nginx, make_task($nginx, 'Hello [[echo]]'));
+    is($r->{status}, 502, 'tls-llm.conf: a wrong key fails the step');
+    like($r->{json}{message}, qr/401/, 'tls-llm.conf: and says why');
+    unlike($nginx->log_text, qr/s3cret/, 'tls-llm.conf: the key is not logged');
+
+    # a certificate that nobody vouches for
+    my $text = $nginx->{conf};
+    $text =~ s/proxy_ssl_name \s+ llm\.example\.com/proxy_ssl_name other.org/x;
+    ok($nginx->reload($text), 'tls-llm.conf: reload with another name');
+    $r = run_step($nginx, make_task($nginx, 'Hello [[echo]]'));
+    is($r->{status}, 502, 'tls-llm.conf: a wrong certificate fails the step');
+
+    $nginx->finish;
+    $front->finish;
+}
+
+
+# rate-limit.conf
+
+{
+    my $nginx = example('rate-limit.conf');
+    whole_task('rate-limit.conf', $nginx, headers => {});
+
+    my %count;
+    for my $n (1 .. 20) {
+        my $r = $nginx->get('/ap/v1/agent/tasks',
+                            headers => { Authorization => 'Bearer one' });
+        $count{$r->{status}}++;
+        next if $r->{status} != 429 || $count{429} > 1;
+        like($r->{headers}{'content-type'}, qr{^application/json},
+            'rate-limit.conf: 429 is JSON');
+        ok($r->{json}{message}, 'rate-limit.conf: with a message');
+        ok($r->{headers}{'retry-after'}, 'rate-limit.conf: and Retry-After');
+    }
+    cmp_ok($count{200} || 0, '>=', 9, 'rate-limit.conf: a burst is let in');
+    cmp_ok($count{429} || 0, '>=', 5, 'rate-limit.conf: more is 429');
+    is($nginx->get('/ap/v1/agent/tasks',
+        headers => { Authorization => 'Bearer two' })->{status}, 200,
+        'rate-limit.conf: another key has its own limit');
+    $nginx->finish;
+}
+
+
+# two-prefixes.conf
+
+{
+    my $nginx = example('two-prefixes.conf');
+    whole_task("two-prefixes.conf, $_", $nginx, at => $_)
+        for '/ap/v1/agent', '/agent';
+
+    my $id = make_task($nginx, 'Which? [[ask:Which one?]]');
+    my $r = run_step($nginx, $id);
+    is($r->{json}{status}, 'waiting_for_input',
+        'two-prefixes.conf: a question has a status of its own');
+    my $step = $r->{json}{step_id};
+    $r = $nginx->get("/agent/tasks/$id/steps/$step");
+    is($r->{json}{status}, 'completed',
+        'two-prefixes.conf: but not for the older clients');
+    ok($r->{json}{additional_input_needed}
+       || $r->{json}{output} =~ /Which one/,
+        'two-prefixes.conf: which see the question');
+    $nginx->finish;
+}
+
+is(join(' ', sort keys %left), '', 'every example was called');
+
+
+# the one in the README
+
+{
+    my ($text) = read_file("$root/README.md")
+        =~ /^```nginx\n(load_module .*?)^```$/ms;
+    ok($text, 'README.md has a configuration');
+
+    my %not = map { $_ => undef } 'user www-data;', 'pid /run/nginx.pid;',
+        'error_log /var/log/nginx/error.log;', 'server 127.0.0.1:9000;',
+        'access_log /var/log/nginx/access.log',
+        '"host=/var/run/postgresql dbname=agent user=agent"';
+    my $nginx = AgentTest::Nginx->new(conf => "events { }\n"
+        . fit('README.md', $text, %not,
+              '"host=127.0.0.1 dbname=agent user=agent"'
+                  => '"' . $pg->conninfo . '"',
+              'http://127.0.0.1:9000/'
+                  => 'http://127.0.0.1:' . $llm->port . '/'));
+    whole_task('README.md', $nginx);
+    $nginx->finish;
+}
+
+done_testing();
