@@ -18,7 +18,7 @@ typedef struct {
     ngx_path_t                *artifacts;    /* NULL: not configured */
     ngx_array_t                agents;       /* of ngx_agent_agent_t * */
     void                      *thread_pool;  /* ngx_thread_pool_t *, or NULL */
-    unsigned                   used:1;       /* an agent_pass stands somewhere */
+    unsigned                   used:1;       /* some agent_pass stands */
 } ngx_http_agent_main_conf_t;
 
 

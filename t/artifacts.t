@@ -103,7 +103,7 @@ is($list->{json}{pagination}{total_items}, $count, 'all are in the list');
 # every split of the body, and every chunk size up to the boundary's
 
 {
-    my $content = "start\r\n--XyY\r\n--XyZ no\r\nend";
+    my $content = "start\r\n--XyY\r\n-\r\n--Xy\r\r\n--\r\nend";
     my $body = part('relative_path', 'p/') . file($content, 's.txt')
                . "--XyZ--\r\n";
     my $text = AgentTest::Http::text(path => $at, body => $body,

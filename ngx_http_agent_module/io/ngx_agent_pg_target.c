@@ -289,7 +289,7 @@ ngx_agent_pg_connect(ngx_agent_pg_target_t *target, ngx_uint_t rotate,
     keywords[3] = "port";
     values[3] = ports;
 
-    for (n = 0; target->keywords[n] && n < 58; n++) {
+    for (n = 0; n < 58 && target->keywords[n]; n++) {
         keywords[n + 4] = target->keywords[n];
         values[n + 4] = target->values[n];
     }

@@ -21,7 +21,7 @@ static void ngx_agent_store_mark_handler(ngx_agent_store_call_t *call);
 static void ngx_agent_store_mark_horizon(ngx_agent_id_t *id);
 
 
-/* one tenant at a time; a tenant that is passed over comes with its next list */
+/* one tenant at a time; one that is passed over comes with its next list */
 
 static ngx_agent_store_call_t  ngx_agent_mark;
 static ngx_msec_t              ngx_agent_mark_next;

@@ -35,6 +35,15 @@ readable=100000
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$here/lib.sh"
 
+# Each part begins with new workers on an empty database.
+
+restart_agent() {
+    stop_last
+    empty_database
+    connections=4096
+    start_agent agent 2 "$llm_port"
+}
+
 # POST task -----------------------------------------------------------------
 
 post_ours() {
@@ -58,7 +67,6 @@ post_theirs() {
 
 part_post() {
     say "POST task, 64 connections, against one insert a transaction"
-    empty_database
     run_wrk 2 64 task.lua > /dev/null
     compare post_ours post_theirs
     row "POST task (pgbench insert)" "$a/s" "$b/s" "$(ratio "$a" "$b")" \
@@ -77,7 +85,6 @@ get_theirs() {
 
 part_get() {
     say "GET task, 64 connections, against the same prepared select"
-    empty_database
     sql -v tasks="$readable" -f - < "$here/fill.sql"
     run_wrk 2 64 get.lua "$readable" > /dev/null
     compare get_ours get_theirs
@@ -98,7 +105,6 @@ step_theirs() {
 # Tasks with no step yet; each step is the first and last of its own.
 
 fresh_tasks() {
-    empty_database
     while [ "$(sql -c 'select count(*) from agent.task')" -lt "$1" ]; do
         run_wrk 5 64 task.lua > /dev/null
     done
@@ -182,13 +188,10 @@ settle() {
     done
 }
 
-# The workers' statements are prepared anew, on an empty database.
-
 part_slump() {
     local steady
 
     say "Slumps: tasks and steps by turns, 64 connections, each second"
-    restart_agent
     per_second 10 > "$work/first"
     per_second 15 | tail -n +6 > "$work/steady"
     steady=$(median < "$work/steady")
@@ -204,12 +207,6 @@ part_slump() {
     slump "after a TRUNCATE" "$steady"
     many_tasks
     slump "at $tasks tasks" "$steady"
-}
-
-restart_agent() {
-    stop_last
-    empty_database
-    start_agent agent 2 "$llm_port"
 }
 
 # Lists ---------------------------------------------------------------------
@@ -231,7 +228,6 @@ part_list() {
     local small pages
 
     say "GET list of tasks, medians, 1 connection"
-    empty_database
     curl -q -sf -o /dev/null -H 'Content-Type: application/json' \
          -d '{"input": "one of a thousand"}' "$url/tasks#[1-1000]"
     sql -c analyze
@@ -254,9 +250,13 @@ part_list() {
 start_small() {
     stop_last
     empty_database
-    connections=$((steps * 2 + 2000))
-    [ "$nofile" -ge "$connections" ] \
-        || fail "$steps held steps need ulimit -n $connections"
+
+    # a held step has a client, a request of its own and an upstream; the
+    # middle one has no file descriptor
+    connections=$((steps * 3 + 1000))
+    [ "$nofile" -ge "$((steps * 2 + 1000))" ] \
+        || fail "$steps held steps need ulimit -n $((steps * 2 + 1000))"
+
     start_agent "$1" 1 "$2" 'request_pool_size 5k;
     client_header_buffer_size 512;'
 }
@@ -331,6 +331,7 @@ done
 set_up
 
 for part in "${parts[@]}"; do
+    restart_agent
     "part_$part"
 done
 
