@@ -11,7 +11,7 @@
 #   make clean
 #
 #   BUILD=<folder>         where to build; two builds at once need two folders
-#   NGINX=<binary>         the nginx that will load the module
+#   NGINX_BIN=<binary>     the nginx that will load the module
 #
 # Paths may have no spaces in them: nginx's own build cannot stand them.
 
@@ -21,7 +21,7 @@ MAKEFLAGS   += --no-print-directory
 
 BUILD   ?= build
 NGX_SRC ?= /usr/share/nginx/src
-NGINX   ?= $(shell PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v nginx)
+NGINX_BIN ?= $(shell PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v nginx)
 
 # Debian's hardening flags are not added by nginx's configure.  nginx itself
 # adds -Wall and -Werror.
@@ -50,10 +50,10 @@ server := $(out)/server/objs/nginx
 # Deferred: the shells run only for the goals that ask.
 version_of = $(shell sed -n 's/.*NGINX_VERSION .*"\(.*\)"/\1/p' \
                      '$(1)/src/core/nginx.h' 2>/dev/null)
-running    = $(shell '$(NGINX)' -v 2>&1 | sed -n 's|.*nginx/\([0-9.]*\).*|\1|p')
+running    = $(shell '$(NGINX_BIN)' -v 2>&1 | sed -n 's|.*nginx/\([0-9.]*\).*|\1|p')
 
 # Of its configure arguments only these change what a module may use.
-same_opt   = $(shell '$(NGINX)' -V 2>&1 | tr ' ' '\n' | grep -xE \
+same_opt   = $(shell '$(NGINX_BIN)' -V 2>&1 | tr ' ' '\n' | grep -xE \
            -- '--with-(compat|debug|threads|file-aio|http_v2_module)' || true)
 module_opt = $(or $(if $(filter $(call version_of,$(NGX_SRC)),$(running)),\
              $(same_opt)),--with-compat --with-threads --with-http_v2_module)
@@ -102,7 +102,7 @@ check-deps:
 	v='$(call version_of,$(NGX_SRC))'; \
 	if [ '$(NGX_SRC)' = /usr/share/nginx/src ] && [ -n '$(running)' ] \
 	   && [ "$$v" != '$(running)' ]; then \
-	    echo "make: nginx-dev is of nginx $$v, but $(NGINX) is $(running):" \
+	    echo "make: nginx-dev is of nginx $$v, but $(NGINX_BIN) is $(running):" \
 	         "a module loads only in the version it was built for; install" \
 	         "nginx and nginx-dev of one version, or set NGX_SRC to the" \
 	         "source of nginx $(running)" >&2; exit 1; fi
@@ -133,24 +133,24 @@ check-load:
 	    echo "built $(module) for nginx $$v (no nginx here to load it)"; \
 	    exit 0; fi; \
 	if [ "$$v" != '$(running)' ]; then \
-	    echo "built $(module) for nginx $$v; $(NGINX) is $(running) and" \
+	    echo "built $(module) for nginx $$v; $(NGINX_BIN) is $(running) and" \
 	         "will not load it"; exit 0; fi; \
 	printf '%s\n' 'pid $(out)/check.pid;' 'error_log stderr;' \
 	    'load_module $(module);' 'events { }' > '$(out)/check.conf'; \
-	if ! said=$$('$(NGINX)' -t -e stderr -p '$(out)' -c '$(out)/check.conf' \
+	if ! said=$$('$(NGINX_BIN)' -t -e stderr -p '$(out)' -c '$(out)/check.conf' \
 	             2>&1); then \
 	    printf '%s\n' "$$said" >&2; \
 	    case $$said in \
-	    *'not binary compatible'*) echo "make: $(NGINX) was configured in" \
+	    *'not binary compatible'*) echo "make: $(NGINX_BIN) was configured in" \
 	         "another way than the module; build it from the very source" \
 	         "and flags of that nginx (NGX_SRC=), or use an nginx built" \
 	         "with --with-compat" >&2 ;; \
-	    *version*) echo "make: the module is for nginx $$v and $(NGINX)" \
+	    *version*) echo "make: the module is for nginx $$v and $(NGINX_BIN)" \
 	         "is another one" >&2 ;; \
 	    *'cannot open shared'*|*'undefined symbol'*) echo "make: a library" \
 	         "of the module is missing; install the Debian packages libpq5" \
 	         "and libyajl2" >&2 ;; \
-	    *) echo "make: $(NGINX) does not load the module" >&2 ;; \
+	    *) echo "make: $(NGINX_BIN) does not load the module" >&2 ;; \
 	    esac; exit 1; fi; \
 	echo "built $(module) for nginx $$v"
 
@@ -178,10 +178,10 @@ server: check-deps
 	@$(MAKE) '$(server)'
 
 install: module
-	@dir=$$('$(NGINX)' -V 2>&1 | tr ' ' '\n' \
+	@dir=$$('$(NGINX_BIN)' -V 2>&1 | tr ' ' '\n' \
 	        | sed -n 's/^--modules-path=//p'); \
 	if [ -z "$$dir" ]; then \
-	    dir=$$('$(NGINX)' -V 2>&1 | tr ' ' '\n' \
+	    dir=$$('$(NGINX_BIN)' -V 2>&1 | tr ' ' '\n' \
 	           | sed -n 's/^--prefix=//p')/modules; fi; \
 	install -D -m 0644 '$(module)' "$(DESTDIR)$$dir/$(name).so"; \
 	echo "installed $(DESTDIR)$$dir/$(name).so; in nginx.conf:" \
@@ -198,7 +198,7 @@ asan:
 	@. t/lib/apt.sh; nginx_source '$(abspath $(asan_src))' bookworm
 	@$(MAKE) server BUILD='$(asan_out)' NGX_SRC='$(asan_src)'
 	@$(SANITIZE_ENV) $(MAKE) module BUILD='$(asan_out)' \
-	    NGX_SRC='$(asan_src)' NGINX='$(abspath $(asan_out))/server/objs/nginx'
+	    NGX_SRC='$(asan_src)' NGINX_BIN='$(abspath $(asan_out))/server/objs/nginx'
 
 test:
 	@t/run.sh

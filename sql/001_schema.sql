@@ -76,6 +76,10 @@ create table agent.step (
 ) with (fillfactor = 80);                    -- a step is updated once
 
 
+-- what runs now: how steps whose worker died are found
+create index step_running on agent.step (lease_until) where status = 1;
+
+
 create table agent.artifact (
     task_id        uuid not null,
     artifact_id    uuid not null,            -- also the name of its bytes

@@ -1,520 +1,912 @@
 #!/usr/bin/perl
 
-# The configuration: every wrong value of every directive gives one exact
-# [emerg] line with its file and line; what is right is taken, merged and
-# inherited, and survives a reload.  No database is needed: it may be away.
+# Every wrong value of every directive: nginx refuses to start, and says why
+# in one exact [emerg] line with its file and line.  What is right is in
+# config_reload.t.
+#
+# The sections "http_config" and "config" (the server's) are files of these
+# names, included, so "config:2" in a message is line 2 of the block's section
+# "config".  A message may go on in an indented line.  A block with "values"
+# is run once for each of them, put in the place of VALUE; those with spaces
+# stand in lines of their own.
 
 use strict;
 use warnings;
 
 use FindBin;
 use lib "$FindBin::Bin/lib";
-use Test::More;
 
-use AgentTest;
+use AgentTest ();
 
-my $dir = scratch() . '/t';
-mkdir "$_" for $dir, map { "$dir/$_" } qw(logs data sub);
+BEGIN {
+    $ENV{TEST_NGINX_SCRATCH} = AgentTest::scratch();
+    $ENV{TEST_NGINX_BINARY} ||= AgentTest::Nginx::binary();
+    $ENV{TEST_NGINX_SERVROOT} ||= AgentTest::scratch() . '/servroot';
+    ($ENV{TEST_NGINX_LOAD_MODULES} = AgentTest::Nginx::modules())
+        =~ s/load_module (\S+);\n/$1 /g;
+}
 
-(my $load = AgentTest::Nginx::modules()) =~ s/\n/ /g;
+use Test::Nginx::Socket;
 
-my $db = 'agent_database "host=127.0.0.1 port=1 dbname=agent";';
-my $art = "agent_artifacts $dir/data/art;";
-my $llm = 'location /llm/ { internal; return 204; }';
-my $good = 'agent a { pass /llm/; }';
-my $use = 'location /ap/ { agent_pass a; }';
+no_long_string();
+no_root_location();
+
+my $dir = AgentTest::scratch();
 
 
-# Lines 1 to 3 are fixed: what is under test begins on line 4.
+# One block for each of its values.
 
-sub config {
-    my ($http) = @_;
-    return "$load error_log $dir/logs/error.log info;\n"
-        . "pid $dir/logs/nginx.pid; events { worker_connections 64; }\n"
-        . "http { access_log off;\n$http\n}\n";
+sub each_value {
+    my ($block) = @_;
+
+    $block =~ s/^--- values:? ?(.*)\n((?:(?!---).*\n)*)//m or return $block;
+    my @values = length $2 ? split /\n/, $2 : split ' ', $1;
+
+    return map { my $value = $_; $block =~ s/VALUE/$value/gr } @values;
 }
 
 
-# nginx -t: the exit code, and what it said but for its closing words
-
-sub check {
+sub expand {
     my ($text) = @_;
-    write_file("$dir/nginx.conf", $text);
-    my $nginx = AgentTest::Nginx::binary();
-    my $out = `'$nginx' -t -p '$dir/' -c '$dir/nginx.conf' 2>&1`;
-    my $code = $? >> 8;
-    $out =~ s/\Q$dir\E\/nginx\.conf(:\d+)/FILE$1/g;
-    $out =~ s/\Q$dir\E/DIR/g;
-    my @lines = grep { !/(?:syntax is ok|test is successful|test failed)$/
-                       && !/could not open error log file/
-                       && !/the "user" directive makes sense only/ }
-        split /\n/, $out;
-    s{^nginx: |^\d+/\d+/\d+ [\d:]+ (\[\w+\]) \d+#\d+: }{$1 ? "$1 " : ''}e
-        for @lines;
-    return ($code, join "\n", @lines);
+    $text =~ s/\$(TEST_NGINX_\w+)/$ENV{$1}/g;
+    return $text;
 }
 
 
-sub bad {
-    my ($name, $http, $want, $line) = @_;
-    $line = 4 unless defined $line;
-    my ($code, $said) = check(config($http));
-    my $place = $line ? " in FILE:$line" : '';
-    is($said, "[emerg] $want$place", $name);
-    isnt($code, 0, "$name: refused");
+my @blocks = map { each_value($_) }
+             split /^(?==== )/m, do { local $/; <DATA> };
+Test::Base::spec_string(join '', @blocks);
+
+plan tests => repeat_each() * 3 * @blocks;
+
+add_block_preprocessor(sub {
+    my ($block) = @_;
+
+    for my $section (qw(http_config config)) {
+        my $text = $block->$section;
+        AgentTest::write_file("$dir/$section",
+                              expand(defined $text ? $text : ''));
+        $block->set_value($section, "include $dir/$section;");
+    }
+
+    # exactly this line, and no other [emerg]
+
+    my ($message) = $block->error_log =~ /^\[emerg\] (.*)$/s
+        or bail_out($block->name . ': no message');
+    chomp $message;
+    $message = expand($message =~ s/\n +/ /gr);
+    $message =~ s{ in ((?:http_)?config:\d+)}{ in $dir/$1}g;
+
+    $block->set_value('error_log',
+                      [qr/^\S+ \S+ \[emerg\] \d+#\d+: \Q$message\E$/]);
+    $block->set_value('grep_error_log', '[emerg]');
+    $block->set_value('grep_error_log_out', "[emerg]\n");
+    $block->set_value('suppress_stderr', 1);
+});
+
+run_tests();
+
+__DATA__
+
+=== TEST 1: agent_database without a value
+--- http_config
+agent_database;
+--- must_die
+--- error_log
+[emerg] invalid number of arguments in "agent_database" directive in
+    http_config:1
+
+=== TEST 2: agent_database empty
+--- http_config
+agent_database "";
+--- must_die
+--- error_log
+[emerg] "agent_database" directive has an empty conninfo in http_config:1
+
+=== TEST 3: agent_database is no conninfo: VALUE
+--- values
+nonsense
+"hots=127.0.0.1"
+"host=127.0.0.1 password='s3cret"
+--- http_config
+agent_database VALUE;
+--- must_die
+--- error_log
+[emerg] invalid conninfo in "agent_database" directive, it is no valid
+    connection string of keyword=value pairs, nor a postgresql:// URI in
+    http_config:1
+
+=== TEST 4: agent_database with a wrong port
+--- http_config
+agent_database "host=127.0.0.1 port=none";
+--- must_die
+--- error_log
+[emerg] invalid conninfo in "agent_database" directive, its port is not a
+    number from 1 to 65535 in http_config:1
+
+=== TEST 5: agent_database with an unknown host
+--- http_config
+agent_database "host=no.such.host.invalid";
+--- must_die
+--- error_log
+[emerg] invalid conninfo in "agent_database" directive, host
+    "no.such.host.invalid" not found in http_config:1
+
+=== TEST 6: agent_database twice
+--- http_config
+agent_database "dbname=a";
+agent_database "dbname=a";
+--- must_die
+--- error_log
+[emerg] "agent_database" directive is duplicate in http_config:2
+
+=== TEST 7: agent_database in a server
+--- config
+agent_database "dbname=a";
+--- must_die
+--- error_log
+[emerg] "agent_database" directive is not allowed here in config:1
+
+=== TEST 8: agent_database VALUE
+--- values: wait= wait=99ms wait=61s wait=2x wait=-1
+--- http_config
+agent_database "dbname=a" VALUE;
+--- must_die
+--- error_log
+[emerg] invalid parameter 2 in "agent_database" directive, "wait" must be a
+    time from 100ms to 60s in http_config:1
+
+=== TEST 9: agent_database VALUE
+--- values: queue= queue=0 queue=1000001 queue=many queue=-1
+--- http_config
+agent_database "dbname=a" VALUE;
+--- must_die
+--- error_log
+[emerg] invalid parameter 2 in "agent_database" directive, "queue" must be a
+    number from 1 to 1000000 in http_config:1
+
+=== TEST 10: agent_database VALUE
+--- values: prepared= prepared=yes prepared=1
+--- http_config
+agent_database "dbname=a" wait=1s VALUE;
+--- must_die
+--- error_log
+[emerg] invalid parameter 3 in "agent_database" directive, "prepared" must be
+    "on" or "off" in http_config:1
+
+=== TEST 11: agent_database with wait twice
+--- http_config
+agent_database "dbname=a" wait=1s wait=1s;
+--- must_die
+--- error_log
+[emerg] invalid parameter 3 in "agent_database" directive, "wait" is set twice
+    in http_config:1
+
+=== TEST 12: agent_database with queue twice
+--- http_config
+agent_database "dbname=a" queue=5 queue=5;
+--- must_die
+--- error_log
+[emerg] invalid parameter 3 in "agent_database" directive, "queue" is set twice
+    in http_config:1
+
+=== TEST 13: agent_database with prepared twice
+--- http_config
+agent_database "dbname=a" prepared=on prepared=on;
+--- must_die
+--- error_log
+[emerg] invalid parameter 3 in "agent_database" directive, "prepared" is set
+    twice in http_config:1
+
+=== TEST 14: agent_database not quoted: its password is not put into a log
+--- http_config
+agent_database dbname=a password=s3cret;
+--- must_die
+--- error_log
+[emerg] invalid parameter 2 in "agent_database" directive, only "wait=",
+    "queue=" and "prepared=" may follow the conninfo, which must be quoted when
+    it has spaces in http_config:1
+
+=== TEST 15: agent_artifacts without a value
+--- http_config
+agent_artifacts;
+--- must_die
+--- error_log
+[emerg] invalid number of arguments in "agent_artifacts" directive in
+    http_config:1
+
+=== TEST 16: agent_artifacts with levels
+--- http_config
+agent_artifacts a 1 2;
+--- must_die
+--- error_log
+[emerg] invalid number of arguments in "agent_artifacts" directive in
+    http_config:1
+
+=== TEST 17: agent_artifacts empty
+--- http_config
+agent_artifacts "";
+--- must_die
+--- error_log
+[emerg] "agent_artifacts" directive has an empty path in http_config:1
+
+=== TEST 18: agent_artifacts at the root
+--- http_config
+agent_artifacts //;
+--- must_die
+--- error_log
+[emerg] invalid value "//" in "agent_artifacts" directive, it must be a
+    directory of its own in http_config:1
+
+=== TEST 19: agent_artifacts with a variable
+--- http_config
+agent_artifacts /tmp/$host;
+--- must_die
+--- error_log
+[emerg] invalid value "/tmp/$host" in "agent_artifacts" directive, variables
+    are not allowed here in http_config:1
+
+=== TEST 20: agent_artifacts twice
+--- http_config
+agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
+agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
+--- must_die
+--- error_log
+[emerg] "agent_artifacts" directive is duplicate in http_config:2
+
+=== TEST 21: agent_artifacts in a server
+--- config
+agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
+--- must_die
+--- error_log
+[emerg] "agent_artifacts" directive is not allowed here in config:1
+
+=== TEST 22: agent_artifacts shared with a temp path
+--- http_config
+agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
+--- config
+agent a { pass /llm/; }
+client_body_temp_path $TEST_NGINX_SCRATCH/artifacts;
+location /llm/ { internal; return 204; }
+--- must_die
+--- error_log
+[emerg] the same path name "$TEST_NGINX_SCRATCH/artifacts" used in
+    http_config:1 and in config:2
+
+=== TEST 23: agent_artifacts with no parent directory
+--- http_config
+agent_database "host=127.0.0.1 port=1 dbname=agent";
+agent_artifacts $TEST_NGINX_SCRATCH/none/artifacts;
+--- config
+agent a { pass /llm/; }
+location /ap/ { agent_pass a; }
+location /llm/ { internal; return 204; }
+--- must_die
+--- error_log
+[emerg] mkdir() "$TEST_NGINX_SCRATCH/none/artifacts" failed (2: No such file or
+    directory)
+
+=== TEST 24: agent with no name
+--- config
+agent { pass /llm/; }
+--- must_die
+--- error_log
+[emerg] invalid number of arguments in "agent" directive in config:1
+
+=== TEST 25: agent with two names
+--- config
+agent a b { pass /llm/; }
+--- must_die
+--- error_log
+[emerg] invalid number of arguments in "agent" directive in config:1
+
+=== TEST 26: agent with no block
+--- config
+agent a;
+--- must_die
+--- error_log
+[emerg] directive "agent" has no opening "{" in config:1
+
+=== TEST 27: agent VALUE
+--- values
+a b
+a/b
+a$b
+ä
+nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn
+--- config
+agent "VALUE" { pass /llm/; }
+--- must_die
+--- error_log
+[emerg] invalid agent name "VALUE", it must be 1 to 64 letters, digits, ".",
+    "_" or "-" in config:1
+
+=== TEST 28: agent with an empty name
+--- config
+agent "" { pass /llm/; }
+--- must_die
+--- error_log
+[emerg] invalid agent name "", it must be 1 to 64 letters, digits, ".", "_" or
+    "-" in config:1
+
+=== TEST 29: agent in http
+--- http_config
+agent a { pass /llm/; }
+--- must_die
+--- error_log
+[emerg] "agent" directive is not allowed here in http_config:1
+
+=== TEST 30: agent in a location
+--- config
+location / {
+    agent a { pass /llm/; }
 }
+--- must_die
+--- error_log
+[emerg] "agent" directive is not allowed here in config:2
+
+=== TEST 31: an empty agent block
+--- config
 
 
-# a wrong value inside of an agent block
+agent a { }
+--- must_die
+--- error_log
+[emerg] no "pass" in agent "a" in config:3
 
-sub bad_agent {
-    my ($inside, $want) = @_;
-    bad($inside, "$db $art server { $llm agent a { $inside } }", $want);
+=== TEST 32: no pass: the line is that where the block begins
+--- config
+agent a {
+    model m;
+
 }
+--- must_die
+--- error_log
+[emerg] no "pass" in agent "a" in config:1
 
+=== TEST 33: the same agent twice in a server
+--- config
+location /llm/ { internal; return 204; }
+agent a { pass /llm/; }
+agent a { pass /llm/; }
+--- must_die
+--- error_log
+[emerg] duplicate agent "a", the first one is in config:2, this one in config:3
 
-sub good {
-    my ($name, $http, $want) = @_;
-    my ($code, $said) = check(config($http));
-    is($said, defined $want ? $want : '', "$name: nothing to complain of");
-    is($code, 0, "$name: accepted");
+=== TEST 34: the same agent in two servers
+--- http_config
+server {
+    location /llm/ { internal; return 204; }
+    agent a { pass /llm/; }
 }
+--- config
+location /llm/ { internal; return 204; }
+agent a { pass /llm/; }
+--- must_die
+--- error_log
+[emerg] duplicate agent "a", the first one is in http_config:3, this one in
+    config:2
 
-
-my $args = sub { "invalid number of arguments in \"$_[0]\" directive" };
-my $here = sub { "\"$_[0]\" directive is not allowed here" };
-my $twice = sub { "\"$_[0]\" directive is duplicate" };
-my $value = sub { "invalid value \"$_[1]\" in \"$_[0]\" directive, $_[2]" };
-
-
-# agent_database
-
-my $no_conninfo = 'invalid conninfo in "agent_database" directive, it is no '
-    . 'valid connection string of keyword=value pairs, nor a '
-    . 'postgresql:// URI';
-my $may_follow = 'only "wait=", "queue=" and "prepared=" may follow the '
-    . 'conninfo, which must be quoted when it has spaces';
-
-bad('agent_database without a value', 'agent_database;',
-    $args->('agent_database'));
-bad('agent_database empty', 'agent_database "";',
-    '"agent_database" directive has an empty conninfo');
-bad('agent_database is no conninfo', 'agent_database nonsense;',
-    $no_conninfo);
-bad('agent_database unknown keyword', 'agent_database "hots=127.0.0.1";',
-    $no_conninfo);
-bad('agent_database a broken quote',
-    q{agent_database "host=127.0.0.1 password='s3cret";}, $no_conninfo);
-bad('agent_database port', 'agent_database "host=127.0.0.1 port=none";',
-    'invalid conninfo in "agent_database" directive, its port is not a '
-    . 'number from 1 to 65535');
-bad('agent_database unknown host',
-    'agent_database "host=no.such.host.invalid";',
-    'invalid conninfo in "agent_database" directive, host '
-    . '"no.such.host.invalid" not found');
-bad('agent_database twice', "$db $db", $twice->('agent_database'));
-bad('agent_database in a server', "server { $db }",
-    $here->('agent_database'));
-
-for my $case (
-    ['wait=', 'wait'], ['wait=99ms', 'wait'], ['wait=61s', 'wait'],
-    ['wait=2x', 'wait'], ['wait=-1', 'wait'],
-) {
-    bad("agent_database $case->[0]",
-        "agent_database \"dbname=a\" $case->[0];",
-        'invalid parameter 2 in "agent_database" directive, "wait" must be '
-        . 'a time from 100ms to 60s');
+=== TEST 35: an unknown directive in agent
+--- config
+agent a {
+    pass /llm/;
+    temperature 1;
 }
+--- must_die
+--- error_log
+[emerg] unknown directive "temperature" in config:3
 
-for my $case ('queue=', 'queue=0', 'queue=1000001', 'queue=many', 'queue=-1') {
-    bad("agent_database $case", "agent_database \"dbname=a\" $case;",
-        'invalid parameter 2 in "agent_database" directive, "queue" must be '
-        . 'a number from 1 to 1000000');
+=== TEST 36: a directive of nginx in agent: VALUE
+--- values: root worker_processes
+--- config
+agent a { pass /llm/; VALUE 1; }
+--- must_die
+--- error_log
+[emerg] "VALUE" directive is not allowed here in config:1
+
+=== TEST 37: an agent in an agent
+--- config
+agent a {
+    pass /llm/;
+    agent b { pass /llm/; }
 }
+--- must_die
+--- error_log
+[emerg] "agent" directive is not allowed here in config:3
 
-for my $case ('prepared=', 'prepared=yes', 'prepared=1') {
-    bad("agent_database $case",
-        "agent_database \"dbname=a\" wait=1s $case;",
-        'invalid parameter 3 in "agent_database" directive, "prepared" must '
-        . 'be "on" or "off"');
+=== TEST 38: an unfinished block
+--- config
+agent a {
+    pass /llm/;
+--- must_die
+--- error_log
+[emerg] unexpected end of file, expecting "}" in config:3
+
+=== TEST 39: an included file is named
+--- user_files
+>>> agent.conf
+model m;
+attempts 0;
+--- config
+agent a {
+    pass /llm/;
+    include $TEST_NGINX_SERVROOT/html/agent.conf;
 }
+--- must_die
+--- error_log
+[emerg] invalid value "0" in "attempts" directive, it must be a number from 1
+    to 100 in $TEST_NGINX_SERVROOT/html/agent.conf:2
 
-for my $case (['wait', '1s'], ['queue', '5'], ['prepared', 'on']) {
-    my ($key, $v) = @$case;
-    bad("agent_database $key twice",
-        "agent_database \"dbname=a\" $key=$v $key=$v;",
-        "invalid parameter 3 in \"agent_database\" directive, \"$key\" is "
-        . 'set twice');
+=== TEST 40: VALUE outside of agent
+--- values: pass dialect model description instructions timeout attempts max_steps max_answer run price
+--- config
+VALUE 1;
+--- must_die
+--- error_log
+[emerg] "VALUE" directive is not allowed here in config:1
+
+=== TEST 41: VALUE with no value
+--- values: pass dialect model description instructions timeout attempts max_steps max_answer run price
+--- config
+agent a { VALUE; }
+--- must_die
+--- error_log
+[emerg] invalid number of arguments in "VALUE" directive in config:1
+
+=== TEST 42: VALUE with two values
+--- values: pass dialect model description timeout attempts max_steps max_answer run price
+--- config
+agent a { VALUE 1 2; }
+--- must_die
+--- error_log
+[emerg] invalid number of arguments in "VALUE" directive in config:1
+
+=== TEST 43: pass that is no uri: VALUE
+--- values: llm/ @llm http://127.0.0.1/
+--- config
+agent a { pass VALUE; }
+--- must_die
+--- error_log
+[emerg] invalid value "VALUE" in "pass" directive, it must be the uri of a
+    location and begin with "/" in config:1
+
+=== TEST 44: pass empty
+--- config
+agent a { pass ""; }
+--- must_die
+--- error_log
+[emerg] invalid value "" in "pass" directive, it must be the uri of a location
+    and begin with "/" in config:1
+
+=== TEST 45: pass with a variable
+--- config
+agent a { pass /llm/$host; }
+--- must_die
+--- error_log
+[emerg] invalid value "/llm/$host" in "pass" directive, variables are not
+    allowed here, they are in the location's "proxy_pass" in config:1
+
+=== TEST 46: pass with a space
+--- config
+agent a { pass "/llm/ x"; }
+--- must_die
+--- error_log
+[emerg] invalid value "/llm/ x" in "pass" directive, a uri has no spaces or
+    control characters in config:1
+
+=== TEST 47: dialect unknown
+--- config
+agent a { dialect anthropic; }
+--- must_die
+--- error_log
+[emerg] invalid value "anthropic" in "dialect" directive, it must be "openai"
+    in config:1
+
+=== TEST 48: dialect of a later version
+--- config
+agent a { dialect agent_protocol; }
+--- must_die
+--- error_log
+[emerg] invalid value "agent_protocol" in "dialect" directive, this version has
+    "openai" only in config:1
+
+=== TEST 49: VALUE empty, and then again
+--- values: model description instructions
+--- config
+agent a { VALUE ""; VALUE b; }
+--- must_die
+--- error_log
+[emerg] "VALUE" directive is duplicate in config:1
+
+=== TEST 50: VALUE that is not UTF-8
+--- values: model description instructions
+--- config eval
+"agent a { VALUE \"\xff\"; }"
+--- must_die
+--- error_log
+[emerg] the text in "VALUE" directive is not UTF-8 in config:1
+
+=== TEST 51: instructions that are not UTF-8 in the second text
+--- config eval
+"agent a { instructions ok \"\xc3\x28\"; }"
+--- must_die
+--- error_log
+[emerg] the text in "instructions" directive is not UTF-8 in config:1
+
+=== TEST 52: timeout VALUE
+--- values: 0 -1 soon 25h 1.5s 99999999999999999999
+--- config
+agent a { timeout VALUE; }
+--- must_die
+--- error_log
+[emerg] invalid value "VALUE" in "timeout" directive, it must be a time from
+    1ms to 24h in config:1
+
+=== TEST 53: attempts VALUE
+--- values: 0 101 -1 x 1k
+--- config
+agent a { attempts VALUE; }
+--- must_die
+--- error_log
+[emerg] invalid value "VALUE" in "attempts" directive, it must be a number from
+    1 to 100 in config:1
+
+=== TEST 54: max_steps VALUE
+--- values: 0 10001 -1 x
+--- config
+agent a { max_steps VALUE; }
+--- must_die
+--- error_log
+[emerg] invalid value "VALUE" in "max_steps" directive, it must be a number
+    from 1 to 10000 in config:1
+
+=== TEST 55: max_answer VALUE
+--- values: 0 1025m -1 x 1t
+--- config
+agent a { max_answer VALUE; }
+--- must_die
+--- error_log
+[emerg] invalid value "VALUE" in "max_answer" directive, it must be a size from
+    1 to 1024m in config:1
+
+=== TEST 56: run auto
+--- config
+agent a { run auto; }
+--- must_die
+--- error_log
+[emerg] invalid value "auto" in "run" directive, it needs the queue, which this
+    version has not in config:1
+
+=== TEST 57: run unknown
+--- config
+agent a { run fast; }
+--- must_die
+--- error_log
+[emerg] invalid value "fast" in "run" directive, it must be "step" in config:1
+
+=== TEST 58: price VALUE
+--- values: -1 1e3 .5 5. 1.2.3 x 0x1 1234567890123 0.1234567
+--- config
+agent a { price VALUE; }
+--- must_die
+--- error_log
+[emerg] invalid value "VALUE" in "price" directive, it must be a decimal such
+    as "0.002", with up to 12 digits before and 6 after the point in config:1
+
+=== TEST 59: price empty
+--- config
+agent a { price ""; }
+--- must_die
+--- error_log
+[emerg] invalid value "" in "price" directive, it must be a decimal such as
+    "0.002", with up to 12 digits before and 6 after the point in config:1
+
+=== TEST 60: pass twice
+--- config
+agent a { pass /llm/; pass /llm/; }
+--- must_die
+--- error_log
+[emerg] "pass" directive is duplicate in config:1
+
+=== TEST 61: dialect twice
+--- config
+agent a { dialect openai; dialect openai; }
+--- must_die
+--- error_log
+[emerg] "dialect" directive is duplicate in config:1
+
+=== TEST 62: model twice
+--- config
+agent a { model m; model m; }
+--- must_die
+--- error_log
+[emerg] "model" directive is duplicate in config:1
+
+=== TEST 63: description twice
+--- config
+agent a { description d; description d; }
+--- must_die
+--- error_log
+[emerg] "description" directive is duplicate in config:1
+
+=== TEST 64: instructions twice
+--- config
+agent a { instructions i; instructions i; }
+--- must_die
+--- error_log
+[emerg] "instructions" directive is duplicate in config:1
+
+=== TEST 65: timeout twice
+--- config
+agent a { timeout 1s; timeout 1s; }
+--- must_die
+--- error_log
+[emerg] "timeout" directive is duplicate in config:1
+
+=== TEST 66: attempts twice
+--- config
+agent a { attempts 1; attempts 1; }
+--- must_die
+--- error_log
+[emerg] "attempts" directive is duplicate in config:1
+
+=== TEST 67: max_steps twice
+--- config
+agent a { max_steps 1; max_steps 1; }
+--- must_die
+--- error_log
+[emerg] "max_steps" directive is duplicate in config:1
+
+=== TEST 68: max_answer twice
+--- config
+agent a { max_answer 1k; max_answer 1k; }
+--- must_die
+--- error_log
+[emerg] "max_answer" directive is duplicate in config:1
+
+=== TEST 69: run twice
+--- config
+agent a { run step; run step; }
+--- must_die
+--- error_log
+[emerg] "run" directive is duplicate in config:1
+
+=== TEST 70: price twice
+--- config
+agent a { price 1; price 1; }
+--- must_die
+--- error_log
+[emerg] "price" directive is duplicate in config:1
+
+=== TEST 71: agent_pass without a value
+--- config
+location / { agent_pass; }
+--- must_die
+--- error_log
+[emerg] invalid number of arguments in "agent_pass" directive in config:1
+
+=== TEST 72: agent_pass with two
+--- config
+location / { agent_pass a b; }
+--- must_die
+--- error_log
+[emerg] invalid number of arguments in "agent_pass" directive in config:1
+
+=== TEST 73: agent_pass empty
+--- config
+location / { agent_pass ""; }
+--- must_die
+--- error_log
+[emerg] "agent_pass" directive has an empty agent name in config:1
+
+=== TEST 74: agent_pass in http
+--- http_config
+agent_pass a;
+--- must_die
+--- error_log
+[emerg] "agent_pass" directive is not allowed here in http_config:1
+
+=== TEST 75: agent_pass in a server
+--- config
+agent_pass a;
+--- must_die
+--- error_log
+[emerg] "agent_pass" directive is not allowed here in config:1
+
+=== TEST 76: agent_pass in an if of a server
+--- config
+if ($arg_a) { agent_pass a; }
+--- must_die
+--- error_log
+[emerg] "agent_pass" directive is not allowed here in config:1
+
+=== TEST 77: agent_pass twice
+--- config
+location / {
+    agent_pass a;
+    agent_pass a;
 }
+--- must_die
+--- error_log
+[emerg] "agent_pass" directive is duplicate in config:3
 
-# a conninfo that was not quoted must not put its password into a log
-bad('agent_database not quoted, with a password',
-    'agent_database dbname=a password=s3cret;',
-    "invalid parameter 2 in \"agent_database\" directive, $may_follow");
+=== TEST 78: agent_pass with an unknown variable
+--- http_config
+agent_database "host=127.0.0.1 port=1 dbname=agent";
+agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
+--- config
+location /llm/ { internal; return 204; }
+agent a { pass /llm/; }
+location / { agent_pass $nobody; }
+--- must_die
+--- error_log
+[emerg] unknown "nobody" variable
 
-
-# agent_artifacts
-
-bad('agent_artifacts without a value', 'agent_artifacts;',
-    $args->('agent_artifacts'));
-bad('agent_artifacts with levels', 'agent_artifacts a 1 2;',
-    $args->('agent_artifacts'));
-bad('agent_artifacts empty', 'agent_artifacts "";',
-    '"agent_artifacts" directive has an empty path');
-bad('agent_artifacts /', 'agent_artifacts //;',
-    $value->('agent_artifacts', '//', 'it must be a directory of its own'));
-bad('agent_artifacts $x', 'agent_artifacts /tmp/$host;',
-    $value->('agent_artifacts', '/tmp/$host',
-             'variables are not allowed here'));
-bad('agent_artifacts twice', "$art $art", $twice->('agent_artifacts'));
-bad('agent_artifacts in a server', "server { $art }",
-    $here->('agent_artifacts'));
-bad('agent_artifacts shared with a temp path',
-    "$art\nclient_body_temp_path $dir/data/art;\nserver { $good $llm $use }",
-    'the same path name "DIR/data/art" used in FILE:4 and', 5);
-bad('agent_artifacts with no parent directory',
-    "$db agent_artifacts $dir/none/art; server { $good $llm $use }",
-    'mkdir() "DIR/none/art" failed (2: No such file or directory)', 0);
-
-
-# agent
-
-my $name_rule = 'it must be 1 to 64 letters, digits, ".", "_" or "-"';
-my $long = 'n' x 65;
-
-bad('agent with no name', "server { agent { pass /llm/; } }",
-    $args->('agent'));
-bad('agent with two names', "server { agent a b { pass /llm/; } }",
-    $args->('agent'));
-bad('agent with no block', 'server { agent a; }',
-    'directive "agent" has no opening "{"');
-for my $name ('"a b"', 'a/b', 'a$b', "\"\xc3\xa4\"", '""', $long) {
-    (my $shown = $name) =~ s/^"|"$//g;
-    bad("agent $name", "server { agent $name { pass /llm/; } }",
-        "invalid agent name \"$shown\", $name_rule");
+=== TEST 79: agent_pass behind proxy_pass
+--- config
+location / {
+    proxy_pass http://127.0.0.1:1;
+    agent_pass a;
 }
-bad('agent in http', 'agent a { pass /llm/; }', $here->('agent'));
-bad('agent in a location',
-    'server { location / { agent a { pass /llm/; } } }', $here->('agent'));
-bad('an empty agent block', "server {\n\nagent a { }\n}",
-    'no "pass" in agent "a"', 6);
-bad('no pass, the line is that of the block',
-    "server { agent a {\nmodel m;\n\n}\n}", 'no "pass" in agent "a"');
-bad('the same agent twice in a server',
-    "server { $llm $good\n$good }",
-    'duplicate agent "a", the first one is in FILE:4, this one', 5);
-bad('the same agent in two servers',
-    "server { $llm $good }\n\nserver { $llm $good }",
-    'duplicate agent "a", the first one is in FILE:4, this one', 6);
-bad('an unknown directive in agent',
-    "server { agent a { pass /llm/; temperature 1; } }",
-    'unknown directive "temperature"');
-bad('a directive of nginx in agent',
-    "server { agent a { pass /llm/; root /; } }", $here->('root'));
-bad('a directive of nginx\'s main context in agent',
-    "server { agent a { pass /llm/; worker_processes 1; } }",
-    $here->('worker_processes'));
-bad('an agent in an agent',
-    "server { agent a { pass /llm/; $good } }", $here->('agent'));
-bad('an unfinished block', 'server { agent a { pass /llm/; ',
-    'unexpected end of file, expecting "}"', 6);
-for my $name (qw(pass dialect model description instructions timeout attempts
-                 max_steps max_answer run price))
-{
-    bad("$name outside of agent", "server { $name 1; }", $here->($name));
-    bad_agent("$name;", $args->($name));
-    bad_agent("$name 1 2;", $args->($name)) if $name ne 'instructions';
+--- must_die
+--- error_log
+[emerg] "agent_pass" directive stands in a location that has another content
+    handler in config:3
+
+=== TEST 80: agent_pass before proxy_pass
+--- http_config
+agent_database "host=127.0.0.1 port=1 dbname=agent";
+agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
+--- config
+location /llm/ { internal; return 204; }
+agent a { pass /llm/; }
+location / { agent_pass a; proxy_pass http://127.0.0.1:1; }
+--- must_die
+--- error_log
+[emerg] "agent_pass" directive stands in a location that has another content
+    handler in config:3
+
+=== TEST 81: agent_pass without a database
+--- http_config
+agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
+--- config
+location /llm/ { internal; return 204; }
+agent a { pass /llm/; }
+location /ap/ { agent_pass a; }
+--- must_die
+--- error_log
+[emerg] "agent_pass" needs "agent_database" in http, which is missing, in
+    config:3
+
+=== TEST 82: agent_pass VALUE without any agent
+--- values: a $agent_id
+--- http_config
+agent_database "host=127.0.0.1 port=1 dbname=agent";
+agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
+--- config
+location /llm/ { internal; return 204; }
+location /ap/ { agent_pass VALUE; }
+--- must_die
+--- error_log
+[emerg] "agent_pass" needs an "agent" block in a server, there is none, in
+    config:2
+
+=== TEST 83: agent_pass to an agent that is not there
+--- http_config
+agent_database "host=127.0.0.1 port=1 dbname=agent";
+agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
+--- config
+location /llm/ { internal; return 204; }
+agent a { pass /llm/; }
+location /ap/ { agent_pass A; }
+--- must_die
+--- error_log
+[emerg] no agent "A" is defined for "agent_pass" in config:3
+
+=== TEST 84: agent_strict without a value
+--- http_config
+agent_strict;
+--- must_die
+--- error_log
+[emerg] invalid number of arguments in "agent_strict" directive in
+    http_config:1
+
+=== TEST 85: agent_strict maybe
+--- http_config
+agent_strict maybe;
+--- must_die
+--- error_log
+[emerg] invalid value "maybe" in "agent_strict" directive, it must be "on" or
+    "off" in http_config:1
+
+=== TEST 86: agent_strict twice
+--- http_config
+agent_strict on;
+agent_strict on;
+--- must_die
+--- error_log
+[emerg] "agent_strict" directive is duplicate in http_config:2
+
+=== TEST 87: agent_strict in an if
+--- config
+location / {
+    if ($arg_a) { agent_strict on; }
 }
+--- must_die
+--- error_log
+[emerg] "agent_strict" directive is not allowed here in config:2
 
+=== TEST 88: pass to no location
+--- http_config
+agent_database "host=127.0.0.1 port=1 dbname=agent";
+agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
+--- config
+agent a { pass /llm/; }
+location /ap/ { agent_pass a; }
+--- must_die
+--- error_log
+[emerg] no location of this server matches "pass /llm/" of agent "a" in
+    config:1
 
-# what stands in agent
+=== TEST 89: pass to a location of another server
+--- http_config
+agent_database "host=127.0.0.1 port=1 dbname=agent";
+agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
+server { location /llm/ { internal; return 204; } }
+--- config
+agent a { pass /llm/; }
+location /ap/ { agent_pass a; }
+--- must_die
+--- error_log
+[emerg] no location of this server matches "pass /llm/" of agent "a" in
+    config:1
 
-my $uri = 'it must be the uri of a location and begin with "/"';
+=== TEST 90: pass to an exact location with a tail
+--- http_config
+agent_database "host=127.0.0.1 port=1 dbname=agent";
+agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
+--- config
+location = /llm { internal; return 204; }
+agent a { pass /llm/; }
+--- must_die
+--- error_log
+[emerg] no location of this server matches "pass /llm/" of agent "a" in
+    config:2
 
-bad_agent('pass llm/;', $value->('pass', 'llm/', $uri));
-bad_agent('pass "";', $value->('pass', '', $uri));
-bad_agent('pass @llm;', $value->('pass', '@llm', $uri));
-bad_agent('pass http://127.0.0.1/;',
-    $value->('pass', 'http://127.0.0.1/', $uri));
-bad_agent('pass /llm/$host;', $value->('pass', '/llm/$host',
-    'variables are not allowed here, they are in the location\'s '
-    . '"proxy_pass"'));
-bad_agent('pass "/llm/ x";', $value->('pass', '/llm/ x',
-    'a uri has no spaces or control characters'));
-bad_agent('pass /llm/; pass /llm/;', $twice->('pass'));
+=== TEST 91: pass to a regex that does not match
+--- http_config
+agent_database "host=127.0.0.1 port=1 dbname=agent";
+agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
+--- config
+location ~ ^/llm/v2 { internal; return 204; }
+agent a { pass /llm/; }
+--- must_die
+--- error_log
+[emerg] no location of this server matches "pass /llm/" of agent "a" in
+    config:2
 
-bad_agent('dialect anthropic;',
-    $value->('dialect', 'anthropic', 'it must be "openai"'));
-bad_agent('dialect agent_protocol;', $value->('dialect', 'agent_protocol',
-    'this version has "openai" only'));
-bad_agent('dialect openai; dialect openai;', $twice->('dialect'));
+=== TEST 92: pass to itself
+--- http_config
+agent_database "host=127.0.0.1 port=1 dbname=agent";
+agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
+--- config
+location / { agent_pass a; }
+agent a { pass /llm/; }
+--- must_die
+--- error_log
+[emerg] "pass /llm/" of agent "a" leads to location "/", which has "agent_pass"
+    itself, in config:2
 
-for my $name (qw(model description instructions)) {
-    bad_agent("$name a; $name b;", $twice->($name));
-    bad_agent("$name \"\"; $name b;", $twice->($name));
-    bad_agent("$name \"\xff\";",
-        "the text in \"$name\" directive is not UTF-8");
-}
-bad_agent("instructions ok \"\xc3\x28\";",
-    'the text in "instructions" directive is not UTF-8');
-
-my $time = 'it must be a time from 1ms to 24h';
-bad_agent("timeout $_;", $value->('timeout', $_, $time))
-    for qw(0 -1 soon 25h 1.5s 99999999999999999999);
-bad_agent('timeout 1s; timeout 1s;', $twice->('timeout'));
-
-bad_agent("attempts $_;", $value->('attempts', $_,
-    'it must be a number from 1 to 100')) for qw(0 101 -1 x 1k);
-bad_agent('attempts 1; attempts 1;', $twice->('attempts'));
-
-bad_agent("max_steps $_;", $value->('max_steps', $_,
-    'it must be a number from 1 to 10000')) for qw(0 10001 -1 x);
-bad_agent('max_steps 1; max_steps 1;', $twice->('max_steps'));
-
-bad_agent("max_answer $_;", $value->('max_answer', $_,
-    'it must be a size from 1 to 1024m')) for qw(0 1025m -1 x 1t);
-bad_agent('max_answer 1k; max_answer 1k;', $twice->('max_answer'));
-
-bad_agent('run auto;', $value->('run', 'auto',
-    'it needs the queue, which this version has not'));
-bad_agent('run fast;', $value->('run', 'fast', 'it must be "step"'));
-bad_agent('run step; run step;', $twice->('run'));
-
-my $decimal = 'it must be a decimal such as "0.002", with up to 12 digits '
-    . 'before and 6 after the point';
-bad_agent("price $_;", $value->('price', $_, $decimal))
-    for qw(-1 1e3 .5 5. 1.2.3 x 0x1 1234567890123 0.1234567);
-bad_agent('price "";', $value->('price', '', $decimal));
-bad_agent('price 1; price 1;', $twice->('price'));
-
-
-# agent_pass, agent_strict
-
-my $other = '"agent_pass" directive stands in a location that has another '
-    . 'content handler';
-
-bad('agent_pass without a value', 'server { location / { agent_pass; } }',
-    $args->('agent_pass'));
-bad('agent_pass with two', 'server { location / { agent_pass a b; } }',
-    $args->('agent_pass'));
-bad('agent_pass empty', 'server { location / { agent_pass ""; } }',
-    '"agent_pass" directive has an empty agent name');
-bad('agent_pass in http', 'agent_pass a;', $here->('agent_pass'));
-bad('agent_pass in a server', 'server { agent_pass a; }',
-    $here->('agent_pass'));
-bad('agent_pass in an if of a server',
-    'server { if ($arg_a) { agent_pass a; } }', $here->('agent_pass'));
-bad('agent_pass twice',
-    'server { location / { agent_pass a; agent_pass a; } }',
-    $twice->('agent_pass'));
-bad('agent_pass with an unknown variable',
-    "$db $art server { $llm $good location / { agent_pass \$nobody; } }",
-    'unknown "nobody" variable', 0);
-bad('agent_pass behind proxy_pass',
-    'server { location / { proxy_pass http://127.0.0.1:1; agent_pass a; } }',
-    $other);
-bad('agent_pass before proxy_pass',
-    "$db $art server { $llm $good\n"
-    . "location / { agent_pass a;\nproxy_pass http://127.0.0.1:1; } }",
-    $other, 5);
-bad('agent_pass without a database',
-    "$art server { $llm $good\n\n$use }",
-    '"agent_pass" needs "agent_database" in http, which is missing,', 6);
-bad('agent_pass without any agent', "$db $art\nserver { $use }",
-    '"agent_pass" needs an "agent" block in a server, there is none,', 5);
-bad('agent_pass $variable without any agent',
-    "$db $art\nserver { location / { agent_pass \$agent_id; } }",
-    '"agent_pass" needs an "agent" block in a server, there is none,', 5);
-bad('agent_pass to an agent that is not there',
-    "$db $art server { $llm $good\nlocation / { agent_pass A; } }",
-    'no agent "A" is defined for "agent_pass"', 5);
-
-bad('agent_strict without a value', 'agent_strict;',
-    $args->('agent_strict'));
-bad('agent_strict maybe', 'agent_strict maybe;', $value->('agent_strict',
-    'maybe', 'it must be "on" or "off"'));
-bad('agent_strict twice', 'agent_strict on; agent_strict on;',
-    $twice->('agent_strict'));
-bad('agent_strict in an if',
-    'server { location / { if ($arg_a) { agent_strict on; } } }',
-    $here->('agent_strict'));
-
-
-# where agents pass to
-
-my $nowhere = 'no location of this server matches "pass /llm/" of agent "a"';
-
-bad('pass to no location', "$db $art server {\n$good $use }", $nowhere, 5);
-bad('pass to a location of another server',
-    "$db $art server { $llm }\nserver { $good $use }", $nowhere, 5);
-bad('pass to an exact location with a tail',
-    "$db $art server { location = /llm { internal; return 204; }\n$good }",
-    $nowhere, 5);
-bad('pass to a regex that does not match',
-    "$db $art server { location ~ ^/llm/v2 { internal; return 204; }\n"
-    . "$good }", $nowhere, 5);
-bad('pass to itself',
-    "$db $art server {\nlocation / { agent_pass a; } $good }",
-    '"pass /llm/" of agent "a" leads to location "/", which has '
-    . '"agent_pass" itself,', 5);
-bad('pass to itself by a regex',
-    "$db $art server {\n$llm location ~ /llm/ { agent_pass a; } $good }",
-    '"pass /llm/" of agent "a" leads to location "/llm/", which has '
-    . '"agent_pass" itself,', 5);
-
-for my $location (
-    'location / { internal; }',
-    'location = /llm/ { internal; }',
-    'location ^~ /llm { internal; }',
-    'location ~ ^/l+m { internal; }',
-    'location ~* ^/LLM { internal; }',
-    'location /a { } location /l { location /llm { internal; } }',
-    'location /llx/ { } location /lln/ { } location /ll { internal; }',
-    'location /llm/ { internal; } location /llm/v1/ { }',
-    'location ^~ /llm/ { internal; } location ~ . { }',
-) {
-    good($location, "$db $art server { $good $use $location }");
-}
-
-good('pass with arguments',
-    "$db $art server { agent a { pass /llm/?beta=1; } $use "
-    . 'location = /llm/ { internal; } }');
-good('a location for all that is not internal',
-    "$db $art server { $good $use\nlocation /llm/ { return 204; } }",
-    '[warn] location "/llm/", where agent "a" passes to, is not "internal": '
-    . 'clients can call it too, in FILE:4');
-good('no agent_artifacts', "$db server { $llm $good\n$use }",
-    '[warn] no "agent_artifacts" in http, artifacts are refused by '
-    . '"agent_pass" in FILE:5');
-
-
-# what is right
-
-good('the module is loaded and not used', 'server { location / { } }');
-good('all values at their least',
-    'agent_database "dbname=a" wait=100ms queue=1 prepared=off; '
-    . "$art agent_strict off; server { $llm $use "
-    . 'agent a { pass /llm/; timeout 1ms; attempts 1; max_steps 1; '
-    . 'max_answer 1; price 0; run step; dialect openai; model ""; } }');
-good('all values at their most',
-    'agent_database "postgresql://u:p@127.0.0.1:5432/a" wait=60s '
-    . "queue=1000000 prepared=on; agent_artifacts $dir/data/art/; "
-    . "agent_strict on; server { $llm $use "
-    . 'agent a { pass /llm/; timeout 24h; attempts 100; max_steps 10000; '
-    . 'max_answer 1024m; price 999999999999.999999; '
-    . "description \"\xe2\x82\xac\"; "
-    . 'instructions "' . ('x' x 3000) . '" "' . ('y' x 3000) . '"; } }');
-good('agents behind their use, in two servers, one with variables',
-    "$db $art server { location /x/ { agent_pass \$agent_id; } "
-    . "location /y/ { agent_pass b.B_2-c; } $llm $good }\n"
-    . "server { listen 8081; $llm agent b.B_2-c { pass /llm/; } $use }");
-good('agent_pass in if and limit_except',
-    "$db $art server { $llm $good agent b { pass /llm/; } location / { "
-    . 'if ($arg_b) { agent_pass b; } limit_except GET { agent_pass a; } } }');
-write_file("$dir/sub/agent.conf", "model m;\nattempts 2;\n");
-good('include in an agent block',
-    "$db $art server { $llm $use agent a { include $dir/sub/agent.conf; "
-    . 'pass /llm/; } }');
-write_file("$dir/sub/agent.conf", "model m;\nattempts 0;\n");
-{
-    my ($code, $said) = check(config("server { $llm agent a { pass /llm/; "
-        . "include $dir/sub/agent.conf; } }"));
-    is($said, '[emerg] invalid value "0" in "attempts" directive, it must '
-        . 'be a number from 1 to 100 in DIR/sub/agent.conf:2',
-        'an included file is named');
-}
-is(join(' ', (stat "$dir/data/art") ? 'there' : 'missing'), 'there',
-    'nginx made the directory for artifacts');
-
-
-# it runs: no database in sight, two servers, four workers, reload
-
-my $two = free_port();
-
-sub running {
-    my ($strict, $workers) = @_;
-    return "worker_processes $workers;\nevents { worker_connections 256; }\n"
-        . "http {\n"
-        . "agent_database \"host=127.0.0.1 port=1 dbname=a\" wait=100ms;\n"
-        . "agent_artifacts %DIR%/artifacts;\n"
-        . "proxy_cache_path %DIR%/cache keys_zone=c:1m;\n"
-        . "agent_strict $strict;\n"
-        . "server { listen 127.0.0.1:%PORT%; $llm $good\n"
-        . "  location /ap/v1/agent/ { agent_pass a; }\n"
-        . "  location /if/ { agent_pass a; if (\$arg_x) { set \$x 1; } }\n"
-        . "  location /lmt/ { agent_pass a; limit_except GET { allow all; } "
-        . "}\n  location /nest/ { agent_pass a; location /nest/in/ { "
-        . "return 418; } location /nest/un/ { } } }\n"
-        . "server { listen 127.0.0.1:$two; $llm agent b { pass /llm/; }\n"
-        . "  location /agent/ { agent_pass \$agent_id; } }\n}\n";
-}
-
-
-# A worker that serves agents says that it cannot connect; the cache manager
-# and loader, which nginx runs beside it, have nothing to do with that.
-
-sub connecting {
-    my ($log) = @_;
-    my %pids = map { $_ => 1 }
-        $log =~ /(\d+)#\d+: (?:\*\d+ )?agent pg: .*cannot connect/g;
-    my @sorted = sort { $a <=> $b } keys %pids;
-    return @sorted;
-}
-
-
-my $nginx = AgentTest::Nginx->new(conf => running('off', 4));
-
-ok(poll_until(sub { $nginx->workers == 4 }),
-    'four workers, with the database away');
-ok(poll_until(sub { connecting($nginx->log_text) >= 4 }), 'all try it');
-is(join(' ', connecting($nginx->log_text)), join(' ', $nginx->workers),
-    'and nobody but the workers does');
-
-my $id = '01890000-0000-7000-8000-000000000000';
-
-for my $path ('/ap/v1/agent/tasks', "/ap/v1/agent/tasks/$id", '/if/tasks?x=1',
-              '/if/tasks', '/lmt/tasks', '/nest/tasks')
-{
-    my $r = $nginx->get($path);
-    is($r->{status}, 503, "$path: the module answers, the database is away");
-    like($r->{json}{message}, qr/database/, "$path: it says so");
-}
-
-is(AgentTest::Http::request(port => $two, path => '/agent/tasks')->{status},
-    503, 'the other server as well');
-
-is($nginx->get('/nest/in/tasks')->{status}, 418,
-    'a nested location has its own handler');
-like($nginx->get('/nest/un/tasks')->{body}, qr/<html>/,
-    'agent_pass is not inherited by a nested location');
-my $r = $nginx->post('/lmt/tasks', {});
-is($r->{status}, 503, 'but it is by limit_except');
-ok($r->{json}{message}, 'with an answer of the module');
-is($nginx->get('/llm/')->{status}, 404, 'internal stays internal');
-
-ok($nginx->reload(running('on', 2)), 'reload');
-is(scalar(() = $nginx->workers), 2, 'two workers');
-is($nginx->get('/ap/v1/agent/tasks')->{status}, 503, 'it goes on answering');
-
-$nginx->write_conf("events { }\nhttp {\nserver { $llm agent a { pass x; } }\n"
-    . "}\n");
-kill 'HUP', $nginx->{pid};
-ok(poll_until(sub { $nginx->log_text
-    =~ /\[emerg\].*invalid value "x" in "pass" directive/ }),
-    'reload with an error: it is logged');
-is($nginx->get('/ap/v1/agent/tasks')->{status}, 503,
-    'and the old configuration goes on');
-
-ok($nginx->reload("events { }\nhttp {\nserver { listen 127.0.0.1:%PORT%; "
-    . "location / { return 200 plain; } }\n}\n"),
-    'reload to a configuration without agents');
-is($nginx->get('/')->{body}, 'plain', 'it serves');
-
-ok($nginx->reload(running('off', 1)), 'and back');
-is($nginx->get('/ap/v1/agent/tasks')->{status}, 503, 'with agents again');
-
-$nginx->finish(but => qr/invalid value "x" in "pass" directive/);
-unlike(read_file("$dir/logs/error.log") . $nginx->log_text, qr/s3cret/,
-    'no password in a log');
-
-done_testing();
+=== TEST 93: pass to itself by a regex
+--- http_config
+agent_database "host=127.0.0.1 port=1 dbname=agent";
+agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
+--- config
+location /llm/ { internal; return 204; }
+location ~ /llm/ { agent_pass a; }
+agent a { pass /llm/; }
+--- must_die
+--- error_log
+[emerg] "pass /llm/" of agent "a" leads to location "/llm/", which has
+    "agent_pass" itself, in config:3

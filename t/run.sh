@@ -7,7 +7,7 @@
 #   t/run.sh                     all tests
 #   t/run.sh --asan              the same under ASan and UBSan
 #   t/run.sh t/protocol.t ...    some of them
-#   t/run.sh --no-build ...      with NGINX= and MODULE= as they are
+#   t/run.sh --no-build ...      with NGINX_BIN= and MODULE= as they are
 #
 # The last line is prove's own.
 
@@ -61,7 +61,7 @@ run_make() {
 if [ -n "$asan" ]; then
     [ "$BUILD" != "$PWD/build" ] || BUILD=$BUILD/asan
     [ -z "$build" ] || run_make asan BUILD="$BUILD"
-    NGINX=${NGINX:-$BUILD/server/objs/nginx}
+    NGINX_BIN=${NGINX_BIN:-$BUILD/server/objs/nginx}
     export ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0
     export ASAN_OPTIONS=$ASAN_OPTIONS:abort_on_error=0
     export UBSAN_OPTIONS=suppressions=$PWD/t/lib/ubsan.supp
@@ -71,7 +71,7 @@ elif [ -n "$build" ]; then
     run_make module BUILD="$BUILD"
 fi
 
-export TEST_NGINX_BINARY="${NGINX:-$(command -v nginx)}"
+export TEST_NGINX_BINARY="${NGINX_BIN:-$(command -v nginx)}"
 export TEST_NGINX_LOAD_MODULES="${MODULE:-$BUILD/ngx_http_agent_module.so}"
 export TEST_NGINX_SERVROOT="$work/servroot"
 export TEST_NGINX_RANDOMIZE="${TEST_NGINX_RANDOMIZE:-1}"
@@ -83,6 +83,7 @@ chmod 755 "$TEST_NGINX_SERVROOT"
 
 postgres=
 
+# shellcheck disable=SC2317  # called by trap
 cleanup() {
     local status=$?
 
@@ -102,7 +103,7 @@ trap 'exit 143' TERM HUP
 start_postgres() {
     local bin as=() port data="$work/pg/data"
 
-    bin=$(ls -d /usr/lib/postgresql/*/bin 2> /dev/null | sort -V | tail -n 1)
+    bin=$(printf '%s\n' /usr/lib/postgresql/*/bin | sort -V | tail -n 1)
     mkdir "$work/pg"
 
     if [ "$(id -u)" -eq 0 ]; then
@@ -139,6 +140,11 @@ start_postgres || { echo "t/run.sh: Postgres does not start" >&2; exit 1; }
 
 
 # Run ------------------------------------------------------------------------
+
+# what was meant for this script or for make is no business of the tests';
+# NGINX in its environment makes nginx think it was started by an upgrade
+unset BUILD NGINX NGINX_BIN MODULE CC_OPT LD_OPT NGX_SRC \
+      MAKE MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES
 
 status=0
 prove -It/lib "${files[@]}" < /dev/null || status=$?

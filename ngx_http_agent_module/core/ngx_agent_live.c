@@ -328,6 +328,8 @@ ngx_agent_live_renew(ngx_event_t *ev)
 
     ngx_add_timer(ev, NGX_AGENT_LIVE_RENEW);
 
+    ngx_agent_store_sweep();
+
     if (ngx_agent_nlives == 0) {
         return;
     }

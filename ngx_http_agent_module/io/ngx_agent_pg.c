@@ -34,6 +34,7 @@ typedef struct {
     ngx_agent_pg_conf_t       *conf;
     ngx_queue_t                waiting;
     ngx_uint_t                 nwaiting;
+    ngx_msec_t                 since;        /* connected */
     ngx_event_t                send;         /* posted */
     ngx_event_t                tick;
     ngx_agent_pg_bind_t        bind;
@@ -76,6 +77,7 @@ static void ngx_agent_pg_refused(ngx_agent_pg_lane_t *lane,
 static void ngx_agent_pg_requeue(ngx_agent_pg_lane_t *lane,
     ngx_agent_pg_call_t *call);
 static void ngx_agent_pg_give_up(ngx_agent_pg_call_t *call, ngx_int_t rc);
+static ngx_uint_t ngx_agent_pg_late(ngx_agent_pg_call_t *call);
 static void ngx_agent_pg_tick(ngx_event_t *ev);
 static void ngx_agent_pg_watch(ngx_agent_pg_lane_t *lane);
 
@@ -228,10 +230,28 @@ ngx_agent_pg_detach(ngx_agent_pg_call_t *call)
 }
 
 
+ngx_msec_t
+ngx_agent_pg_uptime(ngx_uint_t n)
+{
+    ngx_agent_pg_lane_t  *lane;
+
+    lane = ngx_agent_pg_lanes[n];
+
+    if (lane == NULL || lane->conn.state != NGX_AGENT_PG_READY) {
+        return 0;
+    }
+
+    return ngx_current_msec - lane->since;
+}
+
+
 static void
 ngx_agent_pg_ready(void *owner)
 {
-    ngx_agent_pg_send(owner);
+    ngx_agent_pg_lane_t  *lane = owner;
+
+    lane->since = ngx_current_msec;
+    ngx_agent_pg_send(lane);
 }
 
 
@@ -721,14 +741,24 @@ ngx_agent_pg_give_up(ngx_agent_pg_call_t *call, ngx_int_t rc)
 }
 
 
+static ngx_uint_t
+ngx_agent_pg_late(ngx_agent_pg_call_t *call)
+{
+    return !call->patient
+           && (ngx_msec_int_t) (ngx_current_msec - call->deadline) >= 0;
+}
+
+
 /*
- * Calls that waited too long are given up; a batch that has been silent for
- * too long takes its connection with it.
+ * Calls that waited too long are given up, also those that were sent: the
+ * answer then finds nobody.  A batch that has been silent for too long takes its
+ * connection with it.
  */
 
 static void
 ngx_agent_pg_tick(ngx_event_t *ev)
 {
+    ngx_uint_t            i;
     ngx_queue_t          *q, *next;
     ngx_agent_pg_call_t  *call;
     ngx_agent_pg_lane_t  *lane;
@@ -742,6 +772,16 @@ ngx_agent_pg_tick(ngx_event_t *ev)
         ngx_agent_pg_conn_reset(&lane->conn, "no answer in time");
     }
 
+    for (i = 0; i < lane->ncalls; i++) {
+        call = lane->calls[i];
+
+        if (call && ngx_agent_pg_late(call)) {
+            lane->calls[i] = NULL;
+            call->slot = NULL;
+            ngx_agent_pg_give_up(call, NGX_ABORT);
+        }
+    }
+
     /* a handler may queue and detach others, so begin again after each */
 
     for (q = ngx_queue_head(&lane->waiting);
@@ -751,9 +791,7 @@ ngx_agent_pg_tick(ngx_event_t *ev)
         next = ngx_queue_next(q);
         call = ngx_queue_data(q, ngx_agent_pg_call_t, queue);
 
-        if (call->patient
-            || (ngx_msec_int_t) (ngx_current_msec - call->deadline) < 0)
-        {
+        if (!ngx_agent_pg_late(call)) {
             continue;
         }
 

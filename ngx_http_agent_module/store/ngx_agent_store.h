@@ -131,6 +131,13 @@ ngx_int_t ngx_agent_store_list_artifacts(ngx_agent_store_call_t *call);
  */
 void ngx_agent_store_renew(ngx_array_t *steps);
 
+/*
+ * Ends the steps whose lease has lapsed, of whichever worker: theirs is gone.
+ * Right after the database was away it does nothing, so that those who live
+ * can renew first.  No handler.
+ */
+void ngx_agent_store_sweep(void);
+
 /* The caller is gone: the handler will not run.  Safe at any time. */
 void ngx_agent_store_detach(ngx_agent_store_call_t *call);
 

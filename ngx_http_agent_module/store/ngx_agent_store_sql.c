@@ -190,6 +190,28 @@ const ngx_agent_pg_stmt_t  ngx_agent_store_stmts[] = {
       "   and s.attempt = u.attempt and s.status = 1",
       4, { UUID, INT4, INT4, INT4 }, 1 },
 
+    /* steps whose lease has lapsed have lost their worker: they end here */
+    { "sweep",
+      "with lapsed as ("
+      "  update agent.step s set status = 4, attempt = s.attempt + 1,"
+      "         ended_at = now(), lease_until = null, additional_output ="
+      "         '{\"error\":\"the worker that ran this step is gone\"}'"
+      "  from (select task_id, seq from agent.step"
+      "        where status = 1 and lease_until < now()"
+      "        order by lease_until limit $1::int4"
+      "        for update skip locked) l"
+      "  where s.task_id = l.task_id and s.seq = l.seq"
+      "  returning s.task_id, s.step_id, s.tenant, s.attempt"
+      "), billed as ("
+      "  insert into agent.usage (task_id, step_id, tenant, agent, attempt,"
+      "                           status, tokens_in, tokens_out, price)"
+      "  select l.task_id, l.step_id, l.tenant, t.agent, l.attempt, 4, 0, 0,"
+      "         0 from lapsed l join agent.task t on t.task_id = l.task_id"
+      "  on conflict do nothing"
+      ")"
+      " select count(*)::int4 from lapsed",
+      1, { INT4 }, 0 },
+
     /* $2: below this id all tasks are there; $3: how many marks at most */
     { "mark",
       "with last as ("

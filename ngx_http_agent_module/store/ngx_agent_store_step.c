@@ -7,6 +7,13 @@
 #include "ngx_agent_json.h"
 
 
+/* ms of connection before one sweeps: others have renewed their leases */
+#define NGX_AGENT_STORE_GRACE  15000
+
+/* steps ended by one sweep */
+#define NGX_AGENT_STORE_SWEEP  100
+
+
 static ngx_int_t ngx_agent_store_begin_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows);
 static ngx_int_t ngx_agent_store_end_rows(ngx_agent_store_call_t *call,
@@ -22,6 +29,9 @@ static ngx_int_t ngx_agent_store_step_row(ngx_agent_store_call_t *call,
 static ngx_int_t ngx_agent_store_history_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows);
 static void ngx_agent_store_renewed(ngx_agent_store_call_t *call);
+static ngx_int_t ngx_agent_store_swept_rows(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows);
+static ngx_agent_store_call_t *ngx_agent_store_own_call(void);
 
 
 ngx_int_t
@@ -376,7 +386,6 @@ void
 ngx_agent_store_renew(ngx_array_t *steps)
 {
     ngx_uint_t               i;
-    ngx_pool_t              *pool;
     ngx_agent_step_t       **step;
     ngx_agent_pg_call_t     *pg;
     ngx_agent_store_call_t  *call;
@@ -385,25 +394,15 @@ ngx_agent_store_renew(ngx_array_t *steps)
 
     for (i = 0; i < steps->nelts; i++) {
 
-        pool = ngx_create_pool(512, ngx_cycle->log);
-        if (pool == NULL) {
-            return;
-        }
-
-        call = ngx_pcalloc(pool, sizeof(ngx_agent_store_call_t));
+        call = ngx_agent_store_own_call();
         if (call == NULL) {
-            ngx_destroy_pool(pool);
             return;
         }
-
-        call->pool = pool;
-        call->log = ngx_cycle->log;
-        call->handler = ngx_agent_store_renewed;
 
         pg = ngx_agent_store_call(call, NGX_AGENT_SQL_RENEW,
                                   &step[i]->task_id, NULL);
         if (pg == NULL) {
-            ngx_destroy_pool(pool);
+            ngx_destroy_pool(call->pool);
             return;
         }
 
@@ -414,7 +413,7 @@ ngx_agent_store_renew(ngx_array_t *steps)
         ngx_agent_pg_int4(pg, (int32_t) ngx_agent_store_conf->lease);
 
         if (ngx_agent_store_send(pg) != NGX_AGAIN) {
-            ngx_destroy_pool(pool);
+            ngx_destroy_pool(call->pool);
         }
     }
 }
@@ -424,4 +423,79 @@ static void
 ngx_agent_store_renewed(ngx_agent_store_call_t *call)
 {
     ngx_destroy_pool(call->pool);
+}
+
+
+void
+ngx_agent_store_sweep(void)
+{
+    ngx_agent_pg_call_t     *pg;
+    ngx_agent_store_call_t  *call;
+
+    if (ngx_agent_pg_uptime(NGX_AGENT_PG_WRITER) < NGX_AGENT_STORE_GRACE) {
+        return;
+    }
+
+    call = ngx_agent_store_own_call();
+    if (call == NULL) {
+        return;
+    }
+
+    pg = ngx_agent_store_call(call, NGX_AGENT_SQL_SWEEP, NULL,
+                              ngx_agent_store_swept_rows);
+    if (pg == NULL) {
+        ngx_destroy_pool(call->pool);
+        return;
+    }
+
+    ngx_agent_pg_int4(pg, NGX_AGENT_STORE_SWEEP);
+
+    if (ngx_agent_store_send(pg) != NGX_AGAIN) {
+        ngx_destroy_pool(call->pool);
+    }
+}
+
+
+static ngx_int_t
+ngx_agent_store_swept_rows(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows)
+{
+    ngx_int_t  n;
+
+    n = rows->n ? ngx_agent_pg_get_int(rows, 0, 0) : 0;
+
+    if (n) {
+        ngx_log_error(NGX_LOG_WARN, call->log, 0,
+                      "agent store: %i steps ended as failed, their workers "
+                      "are gone", n);
+    }
+
+    return NGX_OK;
+}
+
+
+/* a call with no caller: it has a pool of its own and frees it itself */
+
+static ngx_agent_store_call_t *
+ngx_agent_store_own_call(void)
+{
+    ngx_pool_t              *pool;
+    ngx_agent_store_call_t  *call;
+
+    pool = ngx_create_pool(512, ngx_cycle->log);
+    if (pool == NULL) {
+        return NULL;
+    }
+
+    call = ngx_pcalloc(pool, sizeof(ngx_agent_store_call_t));
+    if (call == NULL) {
+        ngx_destroy_pool(pool);
+        return NULL;
+    }
+
+    call->pool = pool;
+    call->log = ngx_cycle->log;
+    call->handler = ngx_agent_store_renewed;
+
+    return call;
 }

@@ -124,6 +124,8 @@ sub forget { delete $pids{$_[0]} }
 sub end_pid {
     my ($pid, $signal) = @_;
 
+    # kill() takes nothing for 0: the whole process group
+    die 'no pid to end' unless $pid;
     return if gone($pid);
     kill $signal, $pid;
     poll_until(sub { gone($pid) }, 10) or kill 'KILL', $pid;

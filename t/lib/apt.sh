@@ -2,7 +2,11 @@
 # release, Test::Nginx from sid and nginx's full sources of three releases.
 # To be sourced.  The machine's own source lists are left as they are: other
 # suites are read through a private list in a folder of ours.
+#
+# shellcheck shell=bash
+# shellcheck disable=SC2016  # $(SITE) is apt's own
 
+# shellcheck disable=SC2034  # for those who source this
 apt_packages="build-essential nginx nginx-dev libssl-dev libpq-dev libyajl-dev
     postgresql perl curl nghttp2-client openssl ca-certificates util-linux"
 

@@ -192,6 +192,9 @@ sub run_script {
 
     while (1) {
         if (length $c->{out}) {
+            # first the log: who has the answer may look at it at once
+            log_request($c, 'ok', length $c->{out})
+                if !@{$c->{script}} && length $c->{out} < 65536;
             my $n = syswrite $c->{sock}, $c->{out};
             if (!defined $n) {
                 next if $! == EINTR;
@@ -240,7 +243,6 @@ sub end_request {
     my ($c) = @_;
 
     my $r = $c->{request} or return;
-
     finish_request($c, 'ok');
     return close_conn($c, '') if $r->{close};
     next_request($c);
@@ -250,11 +252,18 @@ sub end_request {
 sub finish_request {
     my ($c, $how) = @_;
 
-    my $r = delete $c->{request} or return;
-
+    log_request($c, $how, 0);
+    delete $c->{request};
     $stats{active}--;
     $stats{held}-- if delete $c->{held};
-    return if !$log || $r->{path} =~ m{^/_};
+}
+
+
+sub log_request {
+    my ($c, $how, $left) = @_;
+
+    my $r = $c->{request};
+    return if !$log || $r->{path} =~ m{^/_} || $r->{logged}++;
 
     print $log $json->encode({
         time => $r->{start}, seconds => time - $r->{start},
@@ -265,7 +274,7 @@ sub finish_request {
         stream_options => $r->{body}{stream_options},
         headers => $r->{headers}, bytes => $r->{length},
         behaviour => $r->{behaviour}, attempt => $r->{attempt},
-        sent => $c->{sent}, ended => $how }), "\n";
+        sent => $c->{sent} + $left, ended => $how }), "\n";
 }
 
 
@@ -361,9 +370,7 @@ sub route {
     }
 
     my $why = check_messages($r->{body}{messages});
-    return error_answer($r, 400, $why) if $why;
-
-    return complete($r);
+    return $why ? error_answer($r, 400, $why) : complete($r);
 }
 
 
@@ -391,7 +398,6 @@ sub check_messages {
     my ($messages) = @_;
 
     my %open;
-
     for my $i (0 .. $#$messages) {
         my $m = $messages->[$i];
         my $role = $m->{role} // '';
@@ -418,10 +424,9 @@ sub check_messages {
         }
     }
 
-    return 'tool calls without an answer: ' . join ' ', sort keys %open if %open;
-    return 'the last message is the assistant\'s'
-        if $messages->[-1]{role} eq 'assistant';
-    return;
+    return 'no answer to the tool calls ' . join ' ', sort keys %open if %open;
+    return $messages->[-1]{role} eq 'assistant'
+           ? 'the last message is the assistant\'s' : undef;
 }
 
 
@@ -433,7 +438,6 @@ sub choose {
     my ($r) = @_;
 
     my $turn = 0;
-
     for my $m (reverse @{$r->{body}{messages}}) {
         $turn++ if $m->{role} eq 'assistant';
         next unless $m->{role} eq 'user' && !ref $m->{content};
@@ -488,8 +492,8 @@ sub complete {
         my ($name, @args) = split /:/, $word, -1;
         my @f = fault($r, $name, @args);
         if (@f) { @fault = @f unless @fault; next }
-        if (say_it($r, $answer, $turn, $name, @args)) { next }
-        $wire{$name} = @args ? $args[0] : 1;
+        $wire{$name} = @args ? $args[0] : 1
+            unless say_it($r, $answer, $turn, $name, @args);
     }
 
     say_it($r, $answer, $turn, 'echo')
@@ -506,9 +510,7 @@ sub complete {
 
 sub say_it {
     my ($r, $a, $turn, $name, @args) = @_;
-
-    my $result = last_of($r, 'tool');
-    my $arg = join ':', @args;
+    my ($result, $arg) = (last_of($r, 'tool'), join ':', @args);
     my %once = (
         write  => [write_artifact => { path => $args[0],
                    content => join ':', @args[1 .. $#args] }],
@@ -584,8 +586,7 @@ sub say_it {
 sub fault {
     my ($r, $name, @args) = @_;
 
-    my $head = "HTTP/1.1 200 OK\r\n";
-    my $type = sub { "Content-Type: $_[0]\r\n" };
+    my $head = "HTTP/1.1 200 OK\r\nContent-Type: ";
     my $times = $name eq 'http' ? $args[1] : $args[0];
 
     my $part = sub {
@@ -593,8 +594,8 @@ sub fault {
         return sub {
             my @all = events($r, $_[0], $_[1]);
             my $half = join '', @all[0 .. $#all / 2];
-            return ($head . $type->('text/event-stream')
-                    . "Transfer-Encoding: chunked\r\n\r\n" . chunk($half), @end);
+            return ($head . "text/event-stream\r\nTransfer-Encoding: "
+                    . "chunked\r\n\r\n" . chunk($half), @end);
         };
     };
 
@@ -609,16 +610,15 @@ sub fault {
                                              . "</body></html>\n") },
         notjson => sub { fixed($r, 'application/json', "{\"choices\": [oops") },
         badsse => sub { fixed($r, 'text/event-stream',
-                              "data: {\"choices\": [oops\n\ndata: [DONE]\n\n") },
+                              "data: {\"choices\": [oops\n\ndata: [DONE]\n\n")},
         badtype => sub { fixed($r, 'text/plain', 'just some words') },
         empty => sub { fixed($r, 'application/json', '') },
         errorevent => sub { fixed($r, 'text/event-stream', "data: "
             . $json->encode({ error => { message => 'the fake is overloaded',
                               type => 'server_error', code => 503 } })
             . "\n\n") },
-        short => sub { ($head . $type->('application/json')
-                        . "Content-Length: 1000\r\n\r\n{\"choices\": [",
-                        { close => 1 }) },
+        short => sub { ("${head}application/json\r\nContent-Length: 1000"
+                        . "\r\n\r\n{\"choices\": [", { close => 1 }) },
         cut => sub { $part->({ close => 1 }) },
         cutclean => sub { $part->("0\r\n\r\n") },
         hangmid => sub { $part->({ hang => 1 }) },
@@ -636,8 +636,7 @@ sub usage {
     my ($r, $a) = @_;
 
     my $in = $a->{tokens_in} // int($r->{length} / 4) + 1;
-    my $out = $a->{tokens_out} // 1 + length($a->{content} // '') / 4;
-    $out = int $out;
+    my $out = $a->{tokens_out} // int(1 + length($a->{content} // '') / 4);
     return { prompt_tokens => $in + 0, completion_tokens => $out + 0,
              total_tokens => $in + $out };
 }
@@ -709,9 +708,7 @@ sub events {
 }
 
 
-sub chunk {
-    return sprintf("%x\r\n", length $_[0]) . $_[0] . "\r\n";
-}
+sub chunk { return sprintf("%x\r\n%s\r\n", length $_[0], $_[0]) }
 
 
 sub render {
@@ -752,7 +749,6 @@ sub render {
 
 sub pace {
     my ($wire, @parts) = @_;
-
     return map { ($_, { wait => 0 }) } split //, join '', @parts
         if $wire->{bytes};
     return map { ($_, { wait => $wire->{drip} / 1000 }) } @parts

@@ -92,9 +92,14 @@ sub send {
 sub more {
     my ($self, $end) = @_;
 
-    my $left = $end - time;
-    return 0 if $left <= 0
-                || !IO::Select->new($self->{sock})->can_read($left);
+    my $select = IO::Select->new($self->{sock});
+
+    # a signal may cut the waiting short
+    while (1) {
+        my $left = $end - time;
+        return 0 if $left <= 0;
+        last if $select->can_read($left);
+    }
     return sysread $self->{sock}, $self->{in}, 1 << 18, length $self->{in};
 }
 
