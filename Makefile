@@ -2,7 +2,7 @@
 #
 #   make                   build/ngx_http_agent_module.so for the nginx that is
 #                          installed (Debian: packages nginx and nginx-dev)
-#   make NGX_SRC=<tree>    for the nginx of another source tree
+#   make NGINX_SRC=<tree>    for the nginx of another source tree
 #   make install           copies the .so to the modules folder of nginx
 #   make asan              an nginx and a module with ASan and UBSan
 #   make test              the suite (t/run.sh)
@@ -20,7 +20,7 @@ SHELL       := /bin/bash
 MAKEFLAGS   += --no-print-directory
 
 BUILD   ?= build
-NGX_SRC ?= /usr/share/nginx/src
+NGINX_SRC ?= /usr/share/nginx/src
 NGINX_BIN ?= $(shell PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v nginx)
 
 # Debian's hardening flags are not added by nginx's configure.  nginx itself
@@ -55,7 +55,7 @@ running    = $(shell '$(NGINX_BIN)' -v 2>&1 | sed -n 's|.*nginx/\([0-9.]*\).*|\1
 # Of its configure arguments only these change what a module may use.
 same_opt   = $(shell '$(NGINX_BIN)' -V 2>&1 | tr ' ' '\n' | grep -xE \
            -- '--with-(compat|debug|threads|file-aio|http_v2_module)' || true)
-module_opt = $(or $(if $(filter $(call version_of,$(NGX_SRC)),$(running)),\
+module_opt = $(or $(if $(filter $(call version_of,$(NGINX_SRC)),$(running)),\
              $(same_opt)),--with-compat --with-threads --with-http_v2_module)
 
 sources = $(sort $(wildcard $(name)/*.[ch] $(name)/*/*.[ch]))
@@ -68,7 +68,7 @@ configure = cd '$(1)' && \
 	exit 1; }
 
 copy_tree = rm -rf '$(1)' && mkdir -p '$(1)' && cp -R \
-	$(wildcard $(addprefix $(NGX_SRC)/,auto configure src)) '$(1)/'
+	$(wildcard $(addprefix $(NGINX_SRC)/,auto configure src)) '$(1)/'
 
 
 .PHONY: module server check-deps check-load install asan test matrix fuzz lint \
@@ -83,10 +83,10 @@ check-deps:
 	@need() { echo "make: $$1; install the Debian package $$2" >&2; exit 1; }; \
 	command -v cc > /dev/null \
 	    || need "there is no C compiler" build-essential; \
-	[ -e '$(NGX_SRC)/src/core/nginx.h' ] || { \
-	    [ '$(NGX_SRC)' = /usr/share/nginx/src ] \
+	[ -e '$(NGINX_SRC)/src/core/nginx.h' ] || { \
+	    [ '$(NGINX_SRC)' = /usr/share/nginx/src ] \
 	    && need "nginx's headers are missing" nginx-dev; \
-	    echo "make: NGX_SRC=$(NGX_SRC) is no nginx source tree" >&2; exit 1; }; \
+	    echo "make: NGINX_SRC=$(NGINX_SRC) is no nginx source tree" >&2; exit 1; }; \
 	command -v pg_config > /dev/null \
 	    || need "pg_config is missing" libpq-dev; \
 	[ -e "$$(pg_config --includedir)/libpq-fe.h" ] \
@@ -99,18 +99,18 @@ check-deps:
 	    || need "pcre2.h is missing" libpcre2-dev; \
 	echo '#include <zlib.h>' | cc -E -x c - > /dev/null 2>&1 \
 	    || need "zlib.h is missing" zlib1g-dev; \
-	v='$(call version_of,$(NGX_SRC))'; \
-	if [ '$(NGX_SRC)' = /usr/share/nginx/src ] && [ -n '$(running)' ] \
+	v='$(call version_of,$(NGINX_SRC))'; \
+	if [ '$(NGINX_SRC)' = /usr/share/nginx/src ] && [ -n '$(running)' ] \
 	   && [ "$$v" != '$(running)' ]; then \
 	    echo "make: nginx-dev is of nginx $$v, but $(NGINX_BIN) is $(running):" \
 	         "a module loads only in the version it was built for; install" \
-	         "nginx and nginx-dev of one version, or set NGX_SRC to the" \
+	         "nginx and nginx-dev of one version, or set NGINX_SRC to the" \
 	         "source of nginx $(running)" >&2; exit 1; fi
 
 # Changes when a configure is due: another tree, other flags, other files.
 $(out)/inputs: check-deps FORCE
 	@mkdir -p '$(out)'
-	@{ echo '$(NGX_SRC) $(call version_of,$(NGX_SRC)) $(module_opt)'; \
+	@{ echo '$(NGINX_SRC) $(call version_of,$(NGINX_SRC)) $(module_opt)'; \
 	   echo '$(WARN) $(CC_OPT) | $(LD_OPT)'; \
 	   printf '%s\n' $(sources); cat config; } > $@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
@@ -128,7 +128,7 @@ $(module): $(tree)/objs/Makefile FORCE
 
 # nginx checks the version and the signature when it loads a module.
 check-load:
-	@v='$(call version_of,$(NGX_SRC))'; \
+	@v='$(call version_of,$(NGINX_SRC))'; \
 	if [ -z '$(running)' ]; then \
 	    echo "built $(module) for nginx $$v (no nginx here to load it)"; \
 	    exit 0; fi; \
@@ -143,7 +143,7 @@ check-load:
 	    case $$said in \
 	    *'not binary compatible'*) echo "make: $(NGINX_BIN) was configured in" \
 	         "another way than the module; build it from the very source" \
-	         "and flags of that nginx (NGX_SRC=), or use an nginx built" \
+	         "and flags of that nginx (NGINX_SRC=), or use an nginx built" \
 	         "with --with-compat" >&2 ;; \
 	    *version*) echo "make: the module is for nginx $$v and $(NGINX_BIN)" \
 	         "is another one" >&2 ;; \
@@ -154,10 +154,10 @@ check-load:
 	    esac; exit 1; fi; \
 	echo "built $(module) for nginx $$v"
 
-# An nginx of our own from NGX_SRC.
+# An nginx of our own from NGINX_SRC.
 $(out)/server.inputs: FORCE
 	@mkdir -p '$(out)'
-	@echo '$(abspath $(NGX_SRC)) $(call version_of,$(NGX_SRC))' \
+	@echo '$(abspath $(NGINX_SRC)) $(call version_of,$(NGINX_SRC))' \
 	    '$(SERVER_OPT) | $(CC_OPT) | $(LD_OPT)' > $@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
@@ -188,17 +188,17 @@ install: module
 	     "load_module $$dir/$(name).so;"
 
 # nginx-dev has headers only: the sources of an nginx come from Debian's
-# source package, or from NGX_SRC when that is a whole tree.
+# source package, or from NGINX_SRC when that is a whole tree.
 asan: asan_out = $(if $(filter build,$(BUILD)),build/asan,$(BUILD))
-asan: asan_src = $(if $(wildcard $(NGX_SRC)/src/core/nginx.c),$(NGX_SRC),\
+asan: asan_src = $(if $(wildcard $(NGINX_SRC)/src/core/nginx.c),$(NGINX_SRC),\
                  build/src/bookworm)
 asan: export CC_OPT := $(SANITIZE)
 asan: export LD_OPT := -fsanitize=address,undefined
 asan:
 	@. t/lib/apt.sh; nginx_source '$(abspath $(asan_src))' bookworm
-	@$(MAKE) server BUILD='$(asan_out)' NGX_SRC='$(asan_src)'
+	@$(MAKE) server BUILD='$(asan_out)' NGINX_SRC='$(asan_src)'
 	@$(SANITIZE_ENV) $(MAKE) module BUILD='$(asan_out)' \
-	    NGX_SRC='$(asan_src)' NGINX_BIN='$(abspath $(asan_out))/server/objs/nginx'
+	    NGINX_SRC='$(asan_src)' NGINX_BIN='$(abspath $(asan_out))/server/objs/nginx'
 
 test:
 	@t/run.sh

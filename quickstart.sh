@@ -121,7 +121,7 @@ open_state() {
                 "user, or remove the folder first"
 
     exec 9> "$state/lock"
-    flock -n 9 \
+    flock -w 5 9 \
         || fail "another quickstart.sh is at work in $top; wait for it to end"
 }
 
@@ -198,7 +198,7 @@ build_module() {
 
     [ -e "$module" ] || say "Building the module"
 
-    env -u LLM_API_KEY make -s -C "$source" > "$log" 2>&1 < /dev/null \
+    env -u LLM_API_KEY make -s -C "$source" > "$log" 2>&1 < /dev/null 9>&- \
         || fail "the build failed (all of it is in $log): $(build_words)"
 
     if [ "$source" != "$top" ]; then

@@ -32,6 +32,7 @@ no_long_string();
 no_root_location();
 
 my $dir = AgentTest::scratch();
+$ENV{TEST_NGINX_HTML_DIR} = html_dir();
 
 
 # One block for each of its values.
@@ -39,8 +40,8 @@ my $dir = AgentTest::scratch();
 sub each_value {
     my ($block) = @_;
 
-    $block =~ s/^--- values:? ?(.*)\n((?:(?!---).*\n)*)//m or return $block;
-    my @values = length $2 ? split /\n/, $2 : split ' ', $1;
+    $block =~ s/^--- values(:?)((?:.*\n)(?:(?!---).*\n)*)//m or return $block;
+    my @values = $1 ? split(' ', $2) : grep { length } split /\n/, $2;
 
     return map { my $value = $_; $block =~ s/VALUE/$value/gr } @values;
 }
@@ -53,7 +54,7 @@ sub expand {
 }
 
 
-my @blocks = map { each_value($_) }
+my @blocks = map { each_value($_) } grep { /^===/ }
              split /^(?==== )/m, do { local $/; <DATA> };
 Test::Base::spec_string(join '', @blocks);
 
@@ -88,22 +89,30 @@ run_tests();
 
 __DATA__
 
-=== TEST 1: agent_database without a value
+=== TEST 1: VALUE without a value
+--- values: agent_database agent_artifacts agent_strict
 --- http_config
-agent_database;
+VALUE;
 --- must_die
 --- error_log
-[emerg] invalid number of arguments in "agent_database" directive in
-    http_config:1
+[emerg] invalid number of arguments in "VALUE" directive in http_config:1
 
-=== TEST 2: agent_database empty
+=== TEST 2: VALUE in a server
+--- values: agent_database agent_artifacts agent_pass
+--- config
+VALUE a;
+--- must_die
+--- error_log
+[emerg] "VALUE" directive is not allowed here in config:1
+
+=== TEST 3: agent_database empty
 --- http_config
 agent_database "";
 --- must_die
 --- error_log
 [emerg] "agent_database" directive has an empty conninfo in http_config:1
 
-=== TEST 3: agent_database is no conninfo: VALUE
+=== TEST 4: agent_database is no conninfo: VALUE
 --- values
 nonsense
 "hots=127.0.0.1"
@@ -116,7 +125,7 @@ agent_database VALUE;
     connection string of keyword=value pairs, nor a postgresql:// URI in
     http_config:1
 
-=== TEST 4: agent_database with a wrong port
+=== TEST 5: agent_database with a wrong port
 --- http_config
 agent_database "host=127.0.0.1 port=none";
 --- must_die
@@ -124,7 +133,7 @@ agent_database "host=127.0.0.1 port=none";
 [emerg] invalid conninfo in "agent_database" directive, its port is not a
     number from 1 to 65535 in http_config:1
 
-=== TEST 5: agent_database with an unknown host
+=== TEST 6: agent_database with an unknown host
 --- http_config
 agent_database "host=no.such.host.invalid";
 --- must_die
@@ -132,20 +141,13 @@ agent_database "host=no.such.host.invalid";
 [emerg] invalid conninfo in "agent_database" directive, host
     "no.such.host.invalid" not found in http_config:1
 
-=== TEST 6: agent_database twice
+=== TEST 7: agent_database twice
 --- http_config
 agent_database "dbname=a";
 agent_database "dbname=a";
 --- must_die
 --- error_log
 [emerg] "agent_database" directive is duplicate in http_config:2
-
-=== TEST 7: agent_database in a server
---- config
-agent_database "dbname=a";
---- must_die
---- error_log
-[emerg] "agent_database" directive is not allowed here in config:1
 
 === TEST 8: agent_database VALUE
 --- values: wait= wait=99ms wait=61s wait=2x wait=-1
@@ -207,15 +209,7 @@ agent_database dbname=a password=s3cret;
     "queue=" and "prepared=" may follow the conninfo, which must be quoted when
     it has spaces in http_config:1
 
-=== TEST 15: agent_artifacts without a value
---- http_config
-agent_artifacts;
---- must_die
---- error_log
-[emerg] invalid number of arguments in "agent_artifacts" directive in
-    http_config:1
-
-=== TEST 16: agent_artifacts with levels
+=== TEST 15: agent_artifacts with levels
 --- http_config
 agent_artifacts a 1 2;
 --- must_die
@@ -223,14 +217,14 @@ agent_artifacts a 1 2;
 [emerg] invalid number of arguments in "agent_artifacts" directive in
     http_config:1
 
-=== TEST 17: agent_artifacts empty
+=== TEST 16: agent_artifacts empty
 --- http_config
 agent_artifacts "";
 --- must_die
 --- error_log
 [emerg] "agent_artifacts" directive has an empty path in http_config:1
 
-=== TEST 18: agent_artifacts at the root
+=== TEST 17: agent_artifacts at the root
 --- http_config
 agent_artifacts //;
 --- must_die
@@ -238,7 +232,7 @@ agent_artifacts //;
 [emerg] invalid value "//" in "agent_artifacts" directive, it must be a
     directory of its own in http_config:1
 
-=== TEST 19: agent_artifacts with a variable
+=== TEST 18: agent_artifacts with a variable
 --- http_config
 agent_artifacts /tmp/$host;
 --- must_die
@@ -246,7 +240,7 @@ agent_artifacts /tmp/$host;
 [emerg] invalid value "/tmp/$host" in "agent_artifacts" directive, variables
     are not allowed here in http_config:1
 
-=== TEST 20: agent_artifacts twice
+=== TEST 19: agent_artifacts twice
 --- http_config
 agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
 agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
@@ -254,14 +248,7 @@ agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
 --- error_log
 [emerg] "agent_artifacts" directive is duplicate in http_config:2
 
-=== TEST 21: agent_artifacts in a server
---- config
-agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
---- must_die
---- error_log
-[emerg] "agent_artifacts" directive is not allowed here in config:1
-
-=== TEST 22: agent_artifacts shared with a temp path
+=== TEST 20: agent_artifacts shared with a temp path
 --- http_config
 agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
 --- config
@@ -273,9 +260,9 @@ location /llm/ { internal; return 204; }
 [emerg] the same path name "$TEST_NGINX_SCRATCH/artifacts" used in
     http_config:1 and in config:2
 
-=== TEST 23: agent_artifacts with no parent directory
+=== TEST 21: agent_artifacts with no parent directory
 --- http_config
-agent_database "host=127.0.0.1 port=1 dbname=agent";
+agent_database "dbname=a";
 agent_artifacts $TEST_NGINX_SCRATCH/none/artifacts;
 --- config
 agent a { pass /llm/; }
@@ -286,28 +273,24 @@ location /llm/ { internal; return 204; }
 [emerg] mkdir() "$TEST_NGINX_SCRATCH/none/artifacts" failed (2: No such file or
     directory)
 
-=== TEST 24: agent with no name
---- config
+=== TEST 22: no name or two: VALUE
+--- values
 agent { pass /llm/; }
---- must_die
---- error_log
-[emerg] invalid number of arguments in "agent" directive in config:1
-
-=== TEST 25: agent with two names
---- config
 agent a b { pass /llm/; }
+--- config
+VALUE
 --- must_die
 --- error_log
 [emerg] invalid number of arguments in "agent" directive in config:1
 
-=== TEST 26: agent with no block
+=== TEST 23: agent with no block
 --- config
 agent a;
 --- must_die
 --- error_log
 [emerg] directive "agent" has no opening "{" in config:1
 
-=== TEST 27: agent VALUE
+=== TEST 24: agent VALUE
 --- values
 a b
 a/b
@@ -321,7 +304,7 @@ agent "VALUE" { pass /llm/; }
 [emerg] invalid agent name "VALUE", it must be 1 to 64 letters, digits, ".",
     "_" or "-" in config:1
 
-=== TEST 28: agent with an empty name
+=== TEST 25: agent with an empty name
 --- config
 agent "" { pass /llm/; }
 --- must_die
@@ -329,32 +312,31 @@ agent "" { pass /llm/; }
 [emerg] invalid agent name "", it must be 1 to 64 letters, digits, ".", "_" or
     "-" in config:1
 
-=== TEST 29: agent in http
+=== TEST 26: VALUE in http
+--- values: agent agent_pass
 --- http_config
-agent a { pass /llm/; }
+VALUE a;
 --- must_die
 --- error_log
-[emerg] "agent" directive is not allowed here in http_config:1
+[emerg] "VALUE" directive is not allowed here in http_config:1
 
-=== TEST 30: agent in a location
+=== TEST 27: agent in a location
 --- config
-location / {
-    agent a { pass /llm/; }
-}
+location / { agent a { pass /llm/; } }
 --- must_die
 --- error_log
-[emerg] "agent" directive is not allowed here in config:2
+[emerg] "agent" directive is not allowed here in config:1
 
-=== TEST 31: an empty agent block
+=== TEST 28: an empty agent block
 --- config
-
+# the line is told
 
 agent a { }
 --- must_die
 --- error_log
 [emerg] no "pass" in agent "a" in config:3
 
-=== TEST 32: no pass: the line is that where the block begins
+=== TEST 29: no pass: the line is that where the block begins
 --- config
 agent a {
     model m;
@@ -364,7 +346,7 @@ agent a {
 --- error_log
 [emerg] no "pass" in agent "a" in config:1
 
-=== TEST 33: the same agent twice in a server
+=== TEST 30: the same agent twice in a server
 --- config
 location /llm/ { internal; return 204; }
 agent a { pass /llm/; }
@@ -373,7 +355,7 @@ agent a { pass /llm/; }
 --- error_log
 [emerg] duplicate agent "a", the first one is in config:2, this one in config:3
 
-=== TEST 34: the same agent in two servers
+=== TEST 31: the same agent in two servers
 --- http_config
 server {
     location /llm/ { internal; return 204; }
@@ -387,7 +369,7 @@ agent a { pass /llm/; }
 [emerg] duplicate agent "a", the first one is in http_config:3, this one in
     config:2
 
-=== TEST 35: an unknown directive in agent
+=== TEST 32: an unknown directive in agent
 --- config
 agent a {
     pass /llm/;
@@ -397,7 +379,7 @@ agent a {
 --- error_log
 [emerg] unknown directive "temperature" in config:3
 
-=== TEST 36: a directive of nginx in agent: VALUE
+=== TEST 33: a directive of nginx in agent: VALUE
 --- values: root worker_processes
 --- config
 agent a { pass /llm/; VALUE 1; }
@@ -405,17 +387,14 @@ agent a { pass /llm/; VALUE 1; }
 --- error_log
 [emerg] "VALUE" directive is not allowed here in config:1
 
-=== TEST 37: an agent in an agent
+=== TEST 34: an agent in an agent
 --- config
-agent a {
-    pass /llm/;
-    agent b { pass /llm/; }
-}
+agent a { agent b { pass /llm/; } }
 --- must_die
 --- error_log
-[emerg] "agent" directive is not allowed here in config:3
+[emerg] "agent" directive is not allowed here in config:1
 
-=== TEST 38: an unfinished block
+=== TEST 35: an unfinished block
 --- config
 agent a {
     pass /llm/;
@@ -423,7 +402,7 @@ agent a {
 --- error_log
 [emerg] unexpected end of file, expecting "}" in config:3
 
-=== TEST 39: an included file is named
+=== TEST 36: an included file is named
 --- user_files
 >>> agent.conf
 model m;
@@ -431,38 +410,41 @@ attempts 0;
 --- config
 agent a {
     pass /llm/;
-    include $TEST_NGINX_SERVROOT/html/agent.conf;
+    include $TEST_NGINX_HTML_DIR/agent.conf;
 }
 --- must_die
 --- error_log
 [emerg] invalid value "0" in "attempts" directive, it must be a number from 1
-    to 100 in $TEST_NGINX_SERVROOT/html/agent.conf:2
+    to 100 in $TEST_NGINX_HTML_DIR/agent.conf:2
 
-=== TEST 40: VALUE outside of agent
---- values: pass dialect model description instructions timeout attempts max_steps max_answer run price
+=== TEST 37: VALUE outside of agent
+--- values: pass dialect model description instructions timeout
+    attempts max_steps max_answer run price
 --- config
 VALUE 1;
 --- must_die
 --- error_log
 [emerg] "VALUE" directive is not allowed here in config:1
 
-=== TEST 41: VALUE with no value
---- values: pass dialect model description instructions timeout attempts max_steps max_answer run price
+=== TEST 38: VALUE with no value
+--- values: pass dialect model description instructions timeout
+    attempts max_steps max_answer run price
 --- config
 agent a { VALUE; }
 --- must_die
 --- error_log
 [emerg] invalid number of arguments in "VALUE" directive in config:1
 
-=== TEST 42: VALUE with two values
---- values: pass dialect model description timeout attempts max_steps max_answer run price
+=== TEST 39: VALUE with two values
+--- values: pass dialect model description timeout attempts
+    max_steps max_answer run price
 --- config
 agent a { VALUE 1 2; }
 --- must_die
 --- error_log
 [emerg] invalid number of arguments in "VALUE" directive in config:1
 
-=== TEST 43: pass that is no uri: VALUE
+=== TEST 40: pass that is no uri: VALUE
 --- values: llm/ @llm http://127.0.0.1/
 --- config
 agent a { pass VALUE; }
@@ -471,7 +453,7 @@ agent a { pass VALUE; }
 [emerg] invalid value "VALUE" in "pass" directive, it must be the uri of a
     location and begin with "/" in config:1
 
-=== TEST 44: pass empty
+=== TEST 41: pass empty
 --- config
 agent a { pass ""; }
 --- must_die
@@ -479,7 +461,7 @@ agent a { pass ""; }
 [emerg] invalid value "" in "pass" directive, it must be the uri of a location
     and begin with "/" in config:1
 
-=== TEST 45: pass with a variable
+=== TEST 42: pass with a variable
 --- config
 agent a { pass /llm/$host; }
 --- must_die
@@ -487,7 +469,7 @@ agent a { pass /llm/$host; }
 [emerg] invalid value "/llm/$host" in "pass" directive, variables are not
     allowed here, they are in the location's "proxy_pass" in config:1
 
-=== TEST 46: pass with a space
+=== TEST 43: pass with a space
 --- config
 agent a { pass "/llm/ x"; }
 --- must_die
@@ -495,7 +477,7 @@ agent a { pass "/llm/ x"; }
 [emerg] invalid value "/llm/ x" in "pass" directive, a uri has no spaces or
     control characters in config:1
 
-=== TEST 47: dialect unknown
+=== TEST 44: dialect unknown
 --- config
 agent a { dialect anthropic; }
 --- must_die
@@ -503,7 +485,7 @@ agent a { dialect anthropic; }
 [emerg] invalid value "anthropic" in "dialect" directive, it must be "openai"
     in config:1
 
-=== TEST 48: dialect of a later version
+=== TEST 45: dialect of a later version
 --- config
 agent a { dialect agent_protocol; }
 --- must_die
@@ -511,7 +493,7 @@ agent a { dialect agent_protocol; }
 [emerg] invalid value "agent_protocol" in "dialect" directive, this version has
     "openai" only in config:1
 
-=== TEST 49: VALUE empty, and then again
+=== TEST 46: VALUE empty, and then again
 --- values: model description instructions
 --- config
 agent a { VALUE ""; VALUE b; }
@@ -519,7 +501,7 @@ agent a { VALUE ""; VALUE b; }
 --- error_log
 [emerg] "VALUE" directive is duplicate in config:1
 
-=== TEST 50: VALUE that is not UTF-8
+=== TEST 47: VALUE that is not UTF-8
 --- values: model description instructions
 --- config eval
 "agent a { VALUE \"\xff\"; }"
@@ -527,14 +509,14 @@ agent a { VALUE ""; VALUE b; }
 --- error_log
 [emerg] the text in "VALUE" directive is not UTF-8 in config:1
 
-=== TEST 51: instructions that are not UTF-8 in the second text
+=== TEST 48: instructions that are not UTF-8 in the second text
 --- config eval
 "agent a { instructions ok \"\xc3\x28\"; }"
 --- must_die
 --- error_log
 [emerg] the text in "instructions" directive is not UTF-8 in config:1
 
-=== TEST 52: timeout VALUE
+=== TEST 49: timeout VALUE
 --- values: 0 -1 soon 25h 1.5s 99999999999999999999
 --- config
 agent a { timeout VALUE; }
@@ -543,7 +525,7 @@ agent a { timeout VALUE; }
 [emerg] invalid value "VALUE" in "timeout" directive, it must be a time from
     1ms to 24h in config:1
 
-=== TEST 53: attempts VALUE
+=== TEST 50: attempts VALUE
 --- values: 0 101 -1 x 1k
 --- config
 agent a { attempts VALUE; }
@@ -552,7 +534,7 @@ agent a { attempts VALUE; }
 [emerg] invalid value "VALUE" in "attempts" directive, it must be a number from
     1 to 100 in config:1
 
-=== TEST 54: max_steps VALUE
+=== TEST 51: max_steps VALUE
 --- values: 0 10001 -1 x
 --- config
 agent a { max_steps VALUE; }
@@ -561,7 +543,7 @@ agent a { max_steps VALUE; }
 [emerg] invalid value "VALUE" in "max_steps" directive, it must be a number
     from 1 to 10000 in config:1
 
-=== TEST 55: max_answer VALUE
+=== TEST 52: max_answer VALUE
 --- values: 0 1025m -1 x 1t
 --- config
 agent a { max_answer VALUE; }
@@ -570,7 +552,7 @@ agent a { max_answer VALUE; }
 [emerg] invalid value "VALUE" in "max_answer" directive, it must be a size from
     1 to 1024m in config:1
 
-=== TEST 56: run auto
+=== TEST 53: run auto
 --- config
 agent a { run auto; }
 --- must_die
@@ -578,14 +560,14 @@ agent a { run auto; }
 [emerg] invalid value "auto" in "run" directive, it needs the queue, which this
     version has not in config:1
 
-=== TEST 57: run unknown
+=== TEST 54: run unknown
 --- config
 agent a { run fast; }
 --- must_die
 --- error_log
 [emerg] invalid value "fast" in "run" directive, it must be "step" in config:1
 
-=== TEST 58: price VALUE
+=== TEST 55: price VALUE
 --- values: -1 1e3 .5 5. 1.2.3 x 0x1 1234567890123 0.1234567
 --- config
 agent a { price VALUE; }
@@ -594,7 +576,7 @@ agent a { price VALUE; }
 [emerg] invalid value "VALUE" in "price" directive, it must be a decimal such
     as "0.002", with up to 12 digits before and 6 after the point in config:1
 
-=== TEST 59: price empty
+=== TEST 56: price empty
 --- config
 agent a { price ""; }
 --- must_die
@@ -602,139 +584,70 @@ agent a { price ""; }
 [emerg] invalid value "" in "price" directive, it must be a decimal such as
     "0.002", with up to 12 digits before and 6 after the point in config:1
 
-=== TEST 60: pass twice
+=== TEST 57: VALUE twice
+--- values: model description instructions timeout
+    attempts max_steps max_answer price
+--- config
+agent a { VALUE 1; VALUE 1; }
+--- must_die
+--- error_log
+[emerg] "VALUE" directive is duplicate in config:1
+
+=== TEST 58: pass twice
 --- config
 agent a { pass /llm/; pass /llm/; }
 --- must_die
 --- error_log
 [emerg] "pass" directive is duplicate in config:1
 
-=== TEST 61: dialect twice
+=== TEST 59: dialect twice
 --- config
 agent a { dialect openai; dialect openai; }
 --- must_die
 --- error_log
 [emerg] "dialect" directive is duplicate in config:1
 
-=== TEST 62: model twice
---- config
-agent a { model m; model m; }
---- must_die
---- error_log
-[emerg] "model" directive is duplicate in config:1
-
-=== TEST 63: description twice
---- config
-agent a { description d; description d; }
---- must_die
---- error_log
-[emerg] "description" directive is duplicate in config:1
-
-=== TEST 64: instructions twice
---- config
-agent a { instructions i; instructions i; }
---- must_die
---- error_log
-[emerg] "instructions" directive is duplicate in config:1
-
-=== TEST 65: timeout twice
---- config
-agent a { timeout 1s; timeout 1s; }
---- must_die
---- error_log
-[emerg] "timeout" directive is duplicate in config:1
-
-=== TEST 66: attempts twice
---- config
-agent a { attempts 1; attempts 1; }
---- must_die
---- error_log
-[emerg] "attempts" directive is duplicate in config:1
-
-=== TEST 67: max_steps twice
---- config
-agent a { max_steps 1; max_steps 1; }
---- must_die
---- error_log
-[emerg] "max_steps" directive is duplicate in config:1
-
-=== TEST 68: max_answer twice
---- config
-agent a { max_answer 1k; max_answer 1k; }
---- must_die
---- error_log
-[emerg] "max_answer" directive is duplicate in config:1
-
-=== TEST 69: run twice
+=== TEST 60: run twice
 --- config
 agent a { run step; run step; }
 --- must_die
 --- error_log
 [emerg] "run" directive is duplicate in config:1
 
-=== TEST 70: price twice
+=== TEST 61: no value or two: VALUE
+--- values
+agent_pass;
+agent_pass a b;
 --- config
-agent a { price 1; price 1; }
---- must_die
---- error_log
-[emerg] "price" directive is duplicate in config:1
-
-=== TEST 71: agent_pass without a value
---- config
-location / { agent_pass; }
+location / { VALUE }
 --- must_die
 --- error_log
 [emerg] invalid number of arguments in "agent_pass" directive in config:1
 
-=== TEST 72: agent_pass with two
---- config
-location / { agent_pass a b; }
---- must_die
---- error_log
-[emerg] invalid number of arguments in "agent_pass" directive in config:1
-
-=== TEST 73: agent_pass empty
+=== TEST 62: agent_pass empty
 --- config
 location / { agent_pass ""; }
 --- must_die
 --- error_log
 [emerg] "agent_pass" directive has an empty agent name in config:1
 
-=== TEST 74: agent_pass in http
---- http_config
-agent_pass a;
---- must_die
---- error_log
-[emerg] "agent_pass" directive is not allowed here in http_config:1
-
-=== TEST 75: agent_pass in a server
---- config
-agent_pass a;
---- must_die
---- error_log
-[emerg] "agent_pass" directive is not allowed here in config:1
-
-=== TEST 76: agent_pass in an if of a server
+=== TEST 63: agent_pass in an if of a server
 --- config
 if ($arg_a) { agent_pass a; }
 --- must_die
 --- error_log
 [emerg] "agent_pass" directive is not allowed here in config:1
 
-=== TEST 77: agent_pass twice
+=== TEST 64: agent_pass twice
 --- config
-location / {
-    agent_pass a;
-    agent_pass a;
-}
+location / { agent_pass a; agent_pass a; }
 --- must_die
 --- error_log
-[emerg] "agent_pass" directive is duplicate in config:3
+[emerg] "agent_pass" directive is duplicate in config:1
 
-=== TEST 78: agent_pass with an unknown variable
+=== TEST 65: agent_pass with an unknown variable
 --- http_config
-agent_database "host=127.0.0.1 port=1 dbname=agent";
-agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
+agent_database "dbname=a"; agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
 --- config
 location /llm/ { internal; return 204; }
 agent a { pass /llm/; }
@@ -743,7 +656,7 @@ location / { agent_pass $nobody; }
 --- error_log
 [emerg] unknown "nobody" variable
 
-=== TEST 79: agent_pass behind proxy_pass
+=== TEST 66: agent_pass behind proxy_pass
 --- config
 location / {
     proxy_pass http://127.0.0.1:1;
@@ -754,10 +667,9 @@ location / {
 [emerg] "agent_pass" directive stands in a location that has another content
     handler in config:3
 
-=== TEST 80: agent_pass before proxy_pass
+=== TEST 67: agent_pass before proxy_pass
 --- http_config
-agent_database "host=127.0.0.1 port=1 dbname=agent";
-agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
+agent_database "dbname=a"; agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
 --- config
 location /llm/ { internal; return 204; }
 agent a { pass /llm/; }
@@ -767,7 +679,7 @@ location / { agent_pass a; proxy_pass http://127.0.0.1:1; }
 [emerg] "agent_pass" directive stands in a location that has another content
     handler in config:3
 
-=== TEST 81: agent_pass without a database
+=== TEST 68: agent_pass without a database
 --- http_config
 agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
 --- config
@@ -779,11 +691,10 @@ location /ap/ { agent_pass a; }
 [emerg] "agent_pass" needs "agent_database" in http, which is missing, in
     config:3
 
-=== TEST 82: agent_pass VALUE without any agent
+=== TEST 69: agent_pass VALUE without any agent
 --- values: a $agent_id
 --- http_config
-agent_database "host=127.0.0.1 port=1 dbname=agent";
-agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
+agent_database "dbname=a"; agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
 --- config
 location /llm/ { internal; return 204; }
 location /ap/ { agent_pass VALUE; }
@@ -792,10 +703,9 @@ location /ap/ { agent_pass VALUE; }
 [emerg] "agent_pass" needs an "agent" block in a server, there is none, in
     config:2
 
-=== TEST 83: agent_pass to an agent that is not there
+=== TEST 70: agent_pass to an agent that is not there
 --- http_config
-agent_database "host=127.0.0.1 port=1 dbname=agent";
-agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
+agent_database "dbname=a"; agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
 --- config
 location /llm/ { internal; return 204; }
 agent a { pass /llm/; }
@@ -804,15 +714,7 @@ location /ap/ { agent_pass A; }
 --- error_log
 [emerg] no agent "A" is defined for "agent_pass" in config:3
 
-=== TEST 84: agent_strict without a value
---- http_config
-agent_strict;
---- must_die
---- error_log
-[emerg] invalid number of arguments in "agent_strict" directive in
-    http_config:1
-
-=== TEST 85: agent_strict maybe
+=== TEST 71: agent_strict maybe
 --- http_config
 agent_strict maybe;
 --- must_die
@@ -820,7 +722,7 @@ agent_strict maybe;
 [emerg] invalid value "maybe" in "agent_strict" directive, it must be "on" or
     "off" in http_config:1
 
-=== TEST 86: agent_strict twice
+=== TEST 72: agent_strict twice
 --- http_config
 agent_strict on;
 agent_strict on;
@@ -828,19 +730,16 @@ agent_strict on;
 --- error_log
 [emerg] "agent_strict" directive is duplicate in http_config:2
 
-=== TEST 87: agent_strict in an if
+=== TEST 73: agent_strict in an if
 --- config
-location / {
-    if ($arg_a) { agent_strict on; }
-}
+location / { if ($arg_a) { agent_strict on; } }
 --- must_die
 --- error_log
-[emerg] "agent_strict" directive is not allowed here in config:2
+[emerg] "agent_strict" directive is not allowed here in config:1
 
-=== TEST 88: pass to no location
+=== TEST 74: pass to no location
 --- http_config
-agent_database "host=127.0.0.1 port=1 dbname=agent";
-agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
+agent_database "dbname=a"; agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
 --- config
 agent a { pass /llm/; }
 location /ap/ { agent_pass a; }
@@ -849,10 +748,9 @@ location /ap/ { agent_pass a; }
 [emerg] no location of this server matches "pass /llm/" of agent "a" in
     config:1
 
-=== TEST 89: pass to a location of another server
+=== TEST 75: pass to a location of another server
 --- http_config
-agent_database "host=127.0.0.1 port=1 dbname=agent";
-agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
+agent_database "dbname=a"; agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
 server { location /llm/ { internal; return 204; } }
 --- config
 agent a { pass /llm/; }
@@ -862,34 +760,23 @@ location /ap/ { agent_pass a; }
 [emerg] no location of this server matches "pass /llm/" of agent "a" in
     config:1
 
-=== TEST 90: pass to an exact location with a tail
+=== TEST 76: pass to a location that does not match: VALUE
+--- values
+location = /llm { internal; }
+location ~ ^/llm/v2 { internal; }
 --- http_config
-agent_database "host=127.0.0.1 port=1 dbname=agent";
-agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
+agent_database "dbname=a"; agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
 --- config
-location = /llm { internal; return 204; }
+VALUE
 agent a { pass /llm/; }
 --- must_die
 --- error_log
 [emerg] no location of this server matches "pass /llm/" of agent "a" in
     config:2
 
-=== TEST 91: pass to a regex that does not match
+=== TEST 77: pass to itself
 --- http_config
-agent_database "host=127.0.0.1 port=1 dbname=agent";
-agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
---- config
-location ~ ^/llm/v2 { internal; return 204; }
-agent a { pass /llm/; }
---- must_die
---- error_log
-[emerg] no location of this server matches "pass /llm/" of agent "a" in
-    config:2
-
-=== TEST 92: pass to itself
---- http_config
-agent_database "host=127.0.0.1 port=1 dbname=agent";
-agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
+agent_database "dbname=a"; agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
 --- config
 location / { agent_pass a; }
 agent a { pass /llm/; }
@@ -898,10 +785,9 @@ agent a { pass /llm/; }
 [emerg] "pass /llm/" of agent "a" leads to location "/", which has "agent_pass"
     itself, in config:2
 
-=== TEST 93: pass to itself by a regex
+=== TEST 78: pass to itself by a regex
 --- http_config
-agent_database "host=127.0.0.1 port=1 dbname=agent";
-agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
+agent_database "dbname=a"; agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
 --- config
 location /llm/ { internal; return 204; }
 location ~ /llm/ { agent_pass a; }

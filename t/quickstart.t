@@ -22,15 +22,24 @@ my $temp = tempdir('agent-quickstart-t.XXXXXX', TMPDIR => 1, CLEANUP => 1);
 my @copies;
 my @pids;
 my $test_pid = $$;
+my $running;
 
 delete @ENV{qw(PORT LLM_URL LLM_API_KEY LLM_MODEL)};
 chmod 0755, $temp;
+
+# so that END stops the servers when the test is interrupted, too
+$SIG{$_} = sub { exit 1 } for qw(HUP INT TERM);
 
 END {
     if ($$ == $test_pid) {
         my $status = $?;
 
         kill 'TERM', @pids;
+        if ($running) {
+            kill 'TERM', $running;
+            waitpid $running, 0;
+        }
+
         for my $copy (@copies) {
             run($copy, {}, 'stop');
             system 'rm', '-rf', private_home($copy);
@@ -101,7 +110,10 @@ sub run {
 
     my $pid = fork // die "fork: $!";
 
+    $running = $pid;
+
     if (!$pid) {
+        $SIG{$_} = 'DEFAULT' for qw(HUP INT TERM);
         $ENV{$_} = $env->{$_} for keys %$env;
         open STDIN, '<', '/dev/null';
         open STDOUT, '>', $log;
@@ -116,6 +128,7 @@ sub run {
     waitpid $pid, 0;
     my $status = $? >> 8 || $? & 127;
     alarm 0;
+    $running = undef;
 
     my $said = slurp($log);
     my ($last) = $said =~ /([^\n]*)\n*\z/;

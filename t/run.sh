@@ -45,12 +45,30 @@ BUILD=${BUILD:-build}
 [[ $BUILD = /* ]] || BUILD=$PWD/$BUILD
 work=$(mktemp -d /tmp/agent-suite.XXXXXX)
 chmod 755 "$work"
+postgres=
+
+# shellcheck disable=SC2317  # called by trap
+cleanup() {
+    local status=$?
+
+    trap - EXIT
+    if [ -n "$postgres" ]; then
+        kill -INT "$postgres" 2> /dev/null || true
+        wait "$postgres" 2> /dev/null || true
+    fi
+    rm -rf "$work"
+    exit "$status"
+}
+
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
 
 
 # Build ----------------------------------------------------------------------
 
 run_make() {
-    "${MAKE:-make}" "$@" > "$work/make.log" 2>&1 || {
+    make -j"$(nproc)" "$@" > "$work/make.log" 2>&1 || {
         tail -n 30 "$work/make.log" >&2
         echo "t/run.sh: the build failed" >&2
         exit 1
@@ -80,25 +98,6 @@ chmod 755 "$TEST_NGINX_SERVROOT"
 
 
 # One Postgres for the suite ---------------------------------------------------
-
-postgres=
-
-# shellcheck disable=SC2317  # called by trap
-cleanup() {
-    local status=$?
-
-    trap - EXIT
-    if [ -n "$postgres" ]; then
-        kill -INT "$postgres" 2> /dev/null || true
-        wait "$postgres" 2> /dev/null || true
-    fi
-    rm -rf "$work"
-    exit "$status"
-}
-
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
 
 start_postgres() {
     local bin as=() port data="$work/pg/data"
@@ -143,7 +142,7 @@ start_postgres || { echo "t/run.sh: Postgres does not start" >&2; exit 1; }
 
 # what was meant for this script or for make is no business of the tests';
 # NGINX in its environment makes nginx think it was started by an upgrade
-unset BUILD NGINX NGINX_BIN MODULE CC_OPT LD_OPT NGX_SRC \
+unset BUILD NGINX NGINX_BIN MODULE CC_OPT LD_OPT NGINX_SRC \
       MAKE MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES
 
 status=0

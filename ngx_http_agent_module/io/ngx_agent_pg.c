@@ -14,6 +14,10 @@
 
 
 #define NGX_AGENT_PG_BATCH        256        /* calls of one batch */
+
+/* of one execution: nested loops over its arrays grow with the square */
+#define NGX_AGENT_PG_GROUP        64
+
 #define NGX_AGENT_PG_BATCH_BYTES  (8 * 1024 * 1024)
 #define NGX_AGENT_PG_TICK         100        /* ms between looks at deadlines */
 #define NGX_AGENT_PG_STALL        10000      /* ms: a silent server is dead */
@@ -56,6 +60,7 @@ static ngx_int_t ngx_agent_pg_lane_init(ngx_agent_pg_lane_t *lane,
 static void ngx_agent_pg_ready(void *owner);
 static void ngx_agent_pg_lost(void *owner);
 static void ngx_agent_pg_result(void *owner, PGresult *res);
+static ngx_uint_t ngx_agent_pg_answered(ngx_agent_pg_lane_t *lane);
 static void ngx_agent_pg_send_handler(ngx_event_t *ev);
 static void ngx_agent_pg_send(ngx_agent_pg_lane_t *lane);
 static void ngx_agent_pg_gather(ngx_agent_pg_lane_t *lane);
@@ -66,8 +71,6 @@ static size_t ngx_agent_pg_bytes(ngx_agent_pg_call_t *call);
 static void ngx_agent_pg_unit_done(ngx_agent_pg_lane_t *lane);
 static void ngx_agent_pg_deliver(ngx_agent_pg_lane_t *lane,
     ngx_agent_pg_group_t *g);
-static ngx_int_t ngx_agent_pg_index(ngx_agent_pg_group_t *g,
-    ngx_uint_t grouped, int **first, int **rows, ngx_log_t *log);
 static void ngx_agent_pg_unit_failed(ngx_agent_pg_lane_t *lane,
     ngx_uint_t last);
 static ngx_int_t ngx_agent_pg_again(ngx_agent_pg_lane_t *lane,
@@ -76,7 +79,6 @@ static void ngx_agent_pg_refused(ngx_agent_pg_lane_t *lane,
     ngx_agent_pg_call_t *call, PGresult *res);
 static void ngx_agent_pg_requeue(ngx_agent_pg_lane_t *lane,
     ngx_agent_pg_call_t *call);
-static void ngx_agent_pg_give_up(ngx_agent_pg_call_t *call, ngx_int_t rc);
 static ngx_uint_t ngx_agent_pg_late(ngx_agent_pg_call_t *call);
 static void ngx_agent_pg_tick(ngx_event_t *ev);
 static void ngx_agent_pg_watch(ngx_agent_pg_lane_t *lane);
@@ -225,7 +227,11 @@ ngx_agent_pg_detach(ngx_agent_pg_call_t *call)
     if (call->queue.next) {
         ngx_queue_remove(&call->queue);
         call->queue.next = NULL;
-        ngx_agent_pg_lanes[call->lane]->nwaiting--;
+
+        /* at worker exit the lanes may go first */
+        if (ngx_agent_pg_lanes[call->lane]) {
+            ngx_agent_pg_lanes[call->lane]->nwaiting--;
+        }
     }
 }
 
@@ -409,6 +415,7 @@ ngx_agent_pg_group(ngx_agent_pg_lane_t *lane)
         call = lane->calls[i];
 
         if (g && !call->solo && g->stmt == call->stmt
+            && g->n < NGX_AGENT_PG_GROUP
             && lane->conf->stmts[call->stmt].grouped)
         {
             g->n++;
@@ -473,7 +480,7 @@ ngx_agent_pg_result(void *owner, PGresult *res)
         return;
     }
 
-    if (lane->ncalls == 0 || lane->answered == lane->ngroups) {
+    if (lane->ncalls == 0) {
         /* the server speaks unasked: "terminating connection", and closes */
         PQclear(res);
         return;
@@ -483,7 +490,27 @@ ngx_agent_pg_result(void *owner, PGresult *res)
         lane->failed = 1;
     }
 
+    if (ngx_agent_pg_answered(lane)) {
+        /* each statement went well, and the commit of them all did not */
+        lane->answered--;
+        PQclear(lane->groups[lane->answered].res);
+    }
+
     lane->groups[lane->answered++].res = res;
+}
+
+
+/* all groups of the present unit have a result: its Sync's is due */
+
+static ngx_uint_t
+ngx_agent_pg_answered(ngx_agent_pg_lane_t *lane)
+{
+    ngx_agent_pg_group_t  *g;
+
+    g = &lane->groups[lane->answered];
+
+    return lane->answered > lane->delivered
+           && (lane->answered == lane->ngroups || g->unit != g[-1].unit);
 }
 
 
@@ -532,7 +559,7 @@ ngx_agent_pg_deliver(ngx_agent_pg_lane_t *lane, ngx_agent_pg_group_t *g)
     ngx_agent_pg_call_t  *call;
     ngx_agent_pg_rows_t   r;
 
-    rc = ngx_agent_pg_index(g, lane->conf->stmts[g->stmt].grouped, &first,
+    rc = ngx_agent_pg_index(g->res, &lane->conf->stmts[g->stmt], g->n, &first,
                             &rows, lane->conn.log);
 
     for (i = 0; i < g->n; i++) {
@@ -563,56 +590,6 @@ ngx_agent_pg_deliver(ngx_agent_pg_lane_t *lane, ngx_agent_pg_group_t *g)
 
     PQclear(g->res);
     g->res = NULL;
-}
-
-
-/*
- * Which rows belong to which call: rows[first[i]] .. rows[first[i + 1] - 1],
- * by the first column, in the order they came.
- */
-
-static ngx_int_t
-ngx_agent_pg_index(ngx_agent_pg_group_t *g, ngx_uint_t grouped, int **first,
-    int **rows, ngx_log_t *log)
-{
-    int         i, n, calls, *at;
-    ngx_str_t   s;
-
-    n = PQntuples(g->res);
-    calls = (int) g->n;
-
-    *first = ngx_calloc((calls + 2 + n) * sizeof(int), log);
-    if (*first == NULL) {
-        return NGX_ERROR;
-    }
-
-    *rows = *first + calls + 2;
-
-    /* at[i + 1] counts, then starts, then has moved on to be first[i + 1] */
-    at = *first + 1;
-
-    for (i = 0; i < n; i++) {
-        s.data = (u_char *) PQgetvalue(g->res, i, 0);
-        at[grouped ? s.data[2] * 256 + s.data[3] : 1]++;
-    }
-
-    for (i = 1; i <= calls; i++) {
-        at[i] += at[i - 1];
-    }
-
-    for (i = n - 1; i >= 0; i--) {
-        s.data = (u_char *) PQgetvalue(g->res, i, 0);
-        (*rows)[--at[grouped ? s.data[2] * 256 + s.data[3] : 1]] = i;
-    }
-
-    /* at[i] is now the start of call i (from 1): shift by one */
-    for (i = 0; i < calls; i++) {
-        (*first)[i] = at[i + 1];
-    }
-
-    (*first)[calls] = n;
-
-    return NGX_OK;
 }
 
 
@@ -677,8 +654,9 @@ ngx_agent_pg_unit_failed(ngx_agent_pg_lane_t *lane, ngx_uint_t last)
 
 /*
  * Errors that are not the call's fault: 40... serialization and deadlock,
- * 57... shutdown.  25006: this host has become a standby; 26000, 0A000: the
- * prepared statements are gone or stale: those need a new connection.
+ * 57P.. shutdown (but 57014 is a time limit).  25006: this host has become a
+ * standby; 26000, 0A000: the prepared statements are gone or stale: those
+ * need a new connection.
  */
 
 static ngx_int_t
@@ -691,7 +669,7 @@ ngx_agent_pg_again(ngx_agent_pg_lane_t *lane, const char *state)
         return 1;
     }
 
-    return ngx_strncmp(state, "40", 2) == 0 || ngx_strncmp(state, "57", 2) == 0
+    return ngx_strncmp(state, "40", 2) == 0 || ngx_strncmp(state, "57P", 3) == 0
            || ngx_strncmp(state, "08", 2) == 0;
 }
 
@@ -725,19 +703,12 @@ ngx_agent_pg_requeue(ngx_agent_pg_lane_t *lane, ngx_agent_pg_call_t *call)
     call->slot = NULL;
 
     if (call->sent >= NGX_AGENT_PG_SENDS && !call->patient) {
-        ngx_agent_pg_give_up(call, NGX_ABORT);
+        call->handler(call, NGX_ABORT, NULL);
         return;
     }
 
     ngx_queue_insert_head(&lane->waiting, &call->queue);
     lane->nwaiting++;
-}
-
-
-static void
-ngx_agent_pg_give_up(ngx_agent_pg_call_t *call, ngx_int_t rc)
-{
-    call->handler(call, rc, NULL);
 }
 
 
@@ -751,8 +722,8 @@ ngx_agent_pg_late(ngx_agent_pg_call_t *call)
 
 /*
  * Calls that waited too long are given up, also those that were sent: the
- * answer then finds nobody.  A batch that has been silent for too long takes its
- * connection with it.
+ * answer then finds nobody.  A batch that has been silent for too long takes
+ * its connection with it.
  */
 
 static void
@@ -778,7 +749,7 @@ ngx_agent_pg_tick(ngx_event_t *ev)
         if (call && ngx_agent_pg_late(call)) {
             lane->calls[i] = NULL;
             call->slot = NULL;
-            ngx_agent_pg_give_up(call, NGX_ABORT);
+            call->handler(call, NGX_ABORT, NULL);
         }
     }
 
@@ -799,7 +770,7 @@ ngx_agent_pg_tick(ngx_event_t *ev)
         call->queue.next = NULL;
         lane->nwaiting--;
 
-        ngx_agent_pg_give_up(call, NGX_ABORT);
+        call->handler(call, NGX_ABORT, NULL);
         next = ngx_queue_head(&lane->waiting);
     }
 

@@ -142,5 +142,13 @@ ngx_int_t ngx_agent_pg_bind(ngx_agent_pg_bind_t *b,
     const ngx_agent_pg_stmt_t *st, ngx_agent_pg_call_t **calls, ngx_uint_t n,
     ngx_log_t *log);
 
+/*
+ * Which rows belong to which of n calls, in the order they came: those of
+ * call i are (*rows)[(*first)[i]] .. (*rows)[(*first)[i + 1] - 1].  NGX_OK,
+ * and *first is the caller's to ngx_free(); or NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_agent_pg_index(PGresult *res, const ngx_agent_pg_stmt_t *st,
+    ngx_uint_t n, int **first, int **rows, ngx_log_t *log);
+
 
 #endif /* _NGX_AGENT_PG_H_INCLUDED_ */

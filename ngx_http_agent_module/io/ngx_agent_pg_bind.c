@@ -115,6 +115,53 @@ ngx_agent_pg_array(u_char *p, Oid type, ngx_agent_pg_call_t **calls,
 }
 
 
+/* a grouped statement's first column is the call's place, from 1, an int4 */
+
+ngx_int_t
+ngx_agent_pg_index(PGresult *res, const ngx_agent_pg_stmt_t *st, ngx_uint_t n,
+    int **first, int **rows, ngx_log_t *log)
+{
+    int         i, ntuples, calls, *at;
+    ngx_str_t   s;
+
+    ntuples = PQntuples(res);
+    calls = (int) n;
+
+    *first = ngx_calloc((calls + 2 + ntuples) * sizeof(int), log);
+    if (*first == NULL) {
+        return NGX_ERROR;
+    }
+
+    *rows = *first + calls + 2;
+
+    /* at[i + 1] counts, then starts, then has moved on to be first[i + 1] */
+    at = *first + 1;
+
+    for (i = 0; i < ntuples; i++) {
+        s.data = (u_char *) PQgetvalue(res, i, 0);
+        at[st->grouped ? s.data[2] * 256 + s.data[3] : 1]++;
+    }
+
+    for (i = 1; i <= calls; i++) {
+        at[i] += at[i - 1];
+    }
+
+    for (i = ntuples - 1; i >= 0; i--) {
+        s.data = (u_char *) PQgetvalue(res, i, 0);
+        (*rows)[--at[st->grouped ? s.data[2] * 256 + s.data[3] : 1]] = i;
+    }
+
+    /* at[i] is now the start of call i (from 1): shift by one */
+    for (i = 0; i < calls; i++) {
+        (*first)[i] = at[i + 1];
+    }
+
+    (*first)[calls] = ntuples;
+
+    return NGX_OK;
+}
+
+
 static u_char *
 ngx_agent_pg_put4(u_char *p, uint32_t n)
 {

@@ -8,14 +8,17 @@
 #include <ngx_event.h>
 #include <sys/stat.h>
 
-#if (NGX_SSL)
-#include <openssl/ssl.h>
-#endif
-
 
 #define NGX_AGENT_PG_CONNECT_TIMEOUT  5000
 #define NGX_AGENT_PG_BACKOFF_MIN      50
 #define NGX_AGENT_PG_BACKOFF_MAX      1000
+
+/*
+ * OpenSSL comes with libpq, if at all: this works in an nginx built without
+ * it, and without its headers.
+ */
+struct ssl_st;
+extern int SSL_pending(const struct ssl_st *ssl) __attribute__((weak));
 
 /* of failures in a row, the log tells the first and each 16th */
 #define NGX_AGENT_PG_REPEAT           16
@@ -393,7 +396,7 @@ ngx_agent_pg_conn_up(ngx_agent_pg_conn_t *pc)
         ngx_del_timer(&pc->timer);
     }
 
-    pc->backoff = NGX_AGENT_PG_BACKOFF_MIN;
+    pc->up = ngx_current_msec;
     pc->failures = 0;
 
     host = PQhost(pc->pg);
@@ -443,11 +446,9 @@ ngx_agent_pg_conn_io(ngx_event_t *ev)
 static ngx_int_t
 ngx_agent_pg_conn_input(ngx_agent_pg_conn_t *pc)
 {
-#if (NGX_SSL)
-    SSL  *ssl;
+    struct ssl_st  *ssl;
 
-    ssl = PQsslStruct(pc->pg, "OpenSSL");
-#endif
+    ssl = SSL_pending ? PQsslStruct(pc->pg, "OpenSSL") : NULL;
 
     for ( ;; ) {
 
@@ -455,13 +456,9 @@ ngx_agent_pg_conn_input(ngx_agent_pg_conn_t *pc)
             return NGX_ERROR;
         }
 
-#if (NGX_SSL)
-        if (ssl && SSL_pending(ssl) > 0) {
-            continue;
+        if (ssl == NULL || SSL_pending(ssl) <= 0) {
+            return NGX_OK;
         }
-#endif
-
-        return NGX_OK;
     }
 }
 
@@ -615,6 +612,12 @@ ngx_agent_pg_conn_failed(ngx_agent_pg_conn_t *pc, const char *why)
 
     pc->failures++;
 
+    /* one that broke at once, as on a standby, is no success */
+
+    if (was_ready && ngx_current_msec - pc->up > NGX_AGENT_PG_BACKOFF_MAX) {
+        pc->backoff = NGX_AGENT_PG_BACKOFF_MIN;
+    }
+
     delay = pc->backoff / 2 + ngx_random() % (pc->backoff / 2 + 1);
     pc->backoff = ngx_min(pc->backoff * 2, NGX_AGENT_PG_BACKOFF_MAX);
 
@@ -700,6 +703,12 @@ ngx_agent_pg_conn_busy(ngx_agent_pg_conn_t *pc, ngx_uint_t busy)
 {
     pc->busy = busy;
     pc->timer.cancelable = !busy;
+
+    /* a worker that quits had given up connecting, and needs it after all */
+
+    if (busy && pc->state == NGX_AGENT_PG_DOWN && !pc->timer.timer_set) {
+        ngx_add_timer(&pc->timer, pc->backoff);
+    }
 }
 
 

@@ -101,6 +101,7 @@ struct ngx_agent_pg_conn_s {
     ino_t                      ino;          /* tells a new socket apart */
     ngx_event_t                timer;        /* next attempt, or time-out */
     ngx_msec_t                 backoff;
+    ngx_msec_t                 up;           /* when it got ready */
     ngx_uint_t                 failures;
     ngx_uint_t                 rotate;
     ngx_uint_t                 pending;      /* prepares unanswered */

@@ -11,7 +11,9 @@
 
 #define NGX_AGENT_MARKS          20      /* at a time: 20,000 index entries */
 #define NGX_AGENT_MARK_PAUSE     1000    /* ms between tries with no result */
-#define NGX_AGENT_MARK_MARGIN    5000    /* ms for clocks that disagree */
+
+/* ms: a silent batch lives for 10 s (see io/), and clocks disagree */
+#define NGX_AGENT_MARK_MARGIN    15000
 
 
 static ngx_int_t ngx_agent_store_mark_send(void);

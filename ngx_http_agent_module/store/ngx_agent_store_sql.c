@@ -31,7 +31,9 @@
 
 /*
  * Plans are made once, often on an empty table, and stay: only index scans
- * under nested loops are right at every size.
+ * under nested loops are right at every size.  On a table analyzed while it
+ * was empty even these are turned round (the table outside, whole), so what
+ * updates steps says "task_id = any(...)" as well.
  */
 
 const char  ngx_agent_store_setup[] =
@@ -41,6 +43,7 @@ const char  ngx_agent_store_setup[] =
     "set enable_mergejoin = off;"
     "set plan_cache_mode = force_generic_plan;"
     "set jit = off;"
+    "set max_parallel_workers_per_gather = 0;"
     "select max(version) from agent.schema_version";
 
 const char  ngx_agent_store_setup_pooled[] =
@@ -79,7 +82,8 @@ const ngx_agent_pg_stmt_t  ngx_agent_store_stmts[] = {
     /*
      * The verdict is what ngx_agent_begin_e says, and 5: this very step was
      * begun before, its answer got lost.  A running step whose lease has
-     * lapsed has lost its worker: it ends as failed, and the new one begins.
+     * lapsed has lost its worker: it ends as failed, and the new one begins,
+     * but not if a late renewal or end of the old one came first.
      */
     { "begin_step",
       "with u as ("
@@ -109,7 +113,8 @@ const ngx_agent_pg_stmt_t  ngx_agent_store_stmts[] = {
       "         ended_at = now(), lease_until = null, additional_output ="
       "         '{\"error\":\"the worker that ran this step is gone\"}'"
       "  from judged j"
-      "  where j.verdict = 0 and j.status in (0, 1) and s.task_id = j.task_id"
+      "  where s.task_id = any($1::uuid[]) and s.task_id = j.task_id"
+      "    and j.verdict = 0 and j.status in (0, 1)"
       "    and s.seq = j.seq and s.status in (0, 1)"
       "    and s.lease_until < now()"
       "  returning s.task_id, s.step_id, s.tenant, j.agent, s.attempt"
@@ -125,7 +130,10 @@ const ngx_agent_pg_stmt_t  ngx_agent_store_stmts[] = {
       "         now() + lease * interval '1 ms',"
       "         case when redact and input is not null then '[redacted]'"
       "              else input end, additional_input"
-      "  from judged where verdict = 0 order by task_id"
+      "  from judged j where verdict = 0 and (seq is null"
+      "    or status not in (0, 1)"
+      "    or exists (select from lapsed l where l.task_id = j.task_id))"
+      "  order by task_id"
       "  on conflict do nothing"
       "  returning step_id, seq"
       ")"
@@ -155,8 +163,8 @@ const ngx_agent_pg_stmt_t  ngx_agent_store_stmts[] = {
       "      tokens_in = u.tokens_in, tokens_out = u.tokens_out,"
       "      ended_at = now(), lease_until = null"
       "  from u"
-      "  where s.task_id = u.task_id and s.seq = u.seq"
-      "    and s.attempt = u.attempt and s.status = 1"
+      "  where s.task_id = any($1::uuid[]) and s.task_id = u.task_id"
+      "    and s.seq = u.seq and s.attempt = u.attempt and s.status = 1"
       "  returning s.task_id, s.seq, s.step_id, s.tenant, s.attempt,"
       "            s.status, s.tokens_in, s.tokens_out, u.artifacts, u.price,"
       "            u.agent"
@@ -186,8 +194,8 @@ const ngx_agent_pg_stmt_t  ngx_agent_store_stmts[] = {
       "update agent.step s set lease_until = now() + u.lease * interval '1 ms'"
       " from unnest($1::uuid[], $2::int4[], $3::int4[], $4::int4[])"
       "   as u(task_id, seq, attempt, lease)"
-      " where s.task_id = u.task_id and s.seq = u.seq"
-      "   and s.attempt = u.attempt and s.status = 1",
+      " where s.task_id = any($1::uuid[]) and s.task_id = u.task_id"
+      "   and s.seq = u.seq and s.attempt = u.attempt and s.status = 1",
       4, { UUID, INT4, INT4, INT4 }, 1 },
 
     /* steps whose lease has lapsed have lost their worker: they end here */

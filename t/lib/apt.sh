@@ -131,10 +131,31 @@ nginx_source() {
     mkdir -p "$work"
 
     { apt_suite "$work" deb-src "$suite" source --download-only nginx \
-        && dpkg-source --no-check -x "$work"/nginx_*.dsc "$folder"; } \
+        && dpkg-source --no-check --no-copy -x "$work"/nginx_*.dsc "$folder"; } \
         > "$folder.log" 2>&1 \
         || { tail -n 5 "$folder.log" >&2
              echo "could not get nginx's source of $suite" >&2; return 1; }
+
+    rm -rf "$work"
+}
+
+
+# nginx_headers <folder> <suite>: for when a source is not to be had, as
+# mirrors drop sid's sometimes: the headers of that suite's nginx-dev, enough
+# to build a module but no server.
+
+nginx_headers() {
+    local folder=$1 suite=$2 work=$1.fetch
+
+    rm -rf "$work"
+    mkdir -p "$work"
+
+    { apt_suite "$work" deb "$suite" download nginx-dev \
+        && dpkg-deb -x "$work"/nginx-dev_*.deb "$work/x" \
+        && rm -rf "$folder" && mv "$work/x/usr/share/nginx/src" "$folder"; } \
+        > "$folder.log" 2>&1 \
+        || { tail -n 5 "$folder.log" >&2
+             echo "could not get nginx-dev of $suite" >&2; return 1; }
 
     rm -rf "$work"
 }
