@@ -1,6 +1,6 @@
-# What nginx itself refuses where agent_pass stands is JSON too; everywhere
-# else nginx's pages and the user's own stay as they are.  A table of requests
-# and answers, so it is written for Test::Nginx.
+# What nginx itself refuses where agent_pass stands is JSON, and no more than
+# that: its headers, redirects, pages elsewhere and the user's own pages stay
+# as they are.  (That each refusal is one is in requests.t.)
 
 use strict;
 use warnings;
@@ -39,18 +39,7 @@ run_tests();
 
 __DATA__
 
-=== TEST 1: denied
---- config
-    location /a/ { deny all; agent_pass writer; }
---- request
-GET /a/tasks
---- error_code: 403
---- response_headers
-Content-Type: application/json
---- response_body_like: ^\{"message": ?"[^"]+ [^"]+"\}$
-
-
-=== TEST 2: a challenge keeps its header
+=== TEST 1: a challenge keeps its header
 --- config
     location /a/ { auth_basic x; auth_basic_user_file /dev/null;
                    agent_pass writer; }
@@ -64,45 +53,7 @@ WWW-Authenticate: Basic realm="x"
 --- response_body_like: ^\{"message": ?"[^"]+ [^"]+"\}$
 
 
-=== TEST 3: auth_request
---- config
-    location /a/ { auth_request /no; agent_pass writer; }
-    location = /no { internal; return 403; }
---- request
-GET /a/tasks
---- error_code: 403
---- response_headers
-Content-Type: application/json
---- response_body_like: ^\{"message": ?"[^"]+ [^"]+"\}$
-
-
-=== TEST 4: too large
---- config
-    location /a/ { client_max_body_size 10; agent_pass writer; }
---- request
-POST /a/tasks
-{"input": "this is too much of it"}
---- error_code: 413
---- response_headers
-Content-Type: application/json
---- response_body_like: ^\{"message": ?"[^"]+ [^"]+"\}$
-
-
-=== TEST 5: limit_req
---- config
-    location /a/ { limit_req zone=one; limit_req_status 429;
-                   agent_pass writer; }
---- request eval
-["GET /a/tasks", "GET /a/tasks"]
---- error_code eval
-[200, 429]
---- response_headers eval
-["Content-Type: application/json", "Content-Type: application/json"]
---- response_body_like eval
-[qr/"tasks"/, qr/^\{"message": ?"[^"]+ [^"]+"\}$/]
-
-
-=== TEST 6: limit_req says 503 of itself, with Retry-After
+=== TEST 2: limit_req says 503 of itself, with Retry-After
 --- config
     location /a/ { limit_req zone=one; agent_pass writer; }
 --- request eval
@@ -115,7 +66,7 @@ Content-Type: application/json
 [qr/"tasks"/, qr/^\{"message": ?"[^"]+ [^"]+"\}$/]
 
 
-=== TEST 7: return in the location
+=== TEST 3: return in the location
 --- config
     location /a/ { agent_pass writer; if ($arg_stop) { return 410; } }
 --- request
@@ -126,7 +77,7 @@ Content-Type: application/json
 --- response_body_like: ^\{"message": ?"[^"]+ [^"]+"\}$
 
 
-=== TEST 8: a page of the user's own is left alone
+=== TEST 4: a page of the user's own is left alone
 --- config
     location /a/ { deny all; error_page 403 /mine; agent_pass writer; }
     location = /mine { internal; default_type text/plain; return 200 "mine"; }
@@ -139,7 +90,7 @@ Content-Type: text/plain
 mine
 
 
-=== TEST 9: error_page to a redirect
+=== TEST 5: error_page to a redirect
 --- config
     location /a/ { deny all; error_page 403 http://127.0.0.1/login;
                    agent_pass writer; }
@@ -150,7 +101,7 @@ GET /a/tasks
 Location: http://127.0.0.1/login
 
 
-=== TEST 10: elsewhere nginx's page is nginx's
+=== TEST 6: elsewhere nginx's page is nginx's
 --- config
     location /a/ { agent_pass writer; }
     location /b/ { deny all; }
@@ -162,7 +113,7 @@ Content-Type: text/html
 --- response_body_like: <html>
 
 
-=== TEST 11: HEAD has no body
+=== TEST 7: HEAD has no body
 --- config
     location /a/ { deny all; agent_pass writer; }
 --- request
@@ -173,7 +124,7 @@ Content-Type: application/json
 --- response_body
 
 
-=== TEST 12: a redirect of nginx is no error
+=== TEST 8: a redirect of nginx is no error
 --- config
     location /a/ { agent_pass writer; if ($arg_go) { return 302 /b/; } }
 --- request
@@ -183,19 +134,7 @@ GET /a/tasks?go=1
 Location: .*/b/
 
 
-=== TEST 13: a chunked body that is none
---- config
-    location /a/ { agent_pass writer; }
---- raw_request eval
-"POST /a/tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-. "Connection: close\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n"
---- error_code: 400
---- response_headers
-Content-Type: application/json
---- response_body_like: ^\{"message": ?"[^"]+ [^"]+"\}$
-
-
-=== TEST 14: gzip does no harm
+=== TEST 9: gzip does no harm
 --- config
     location /a/ { gzip on; gzip_types application/json; gzip_min_length 1;
                    deny all; agent_pass writer; }

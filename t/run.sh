@@ -15,6 +15,7 @@ set -euo pipefail
 
 export PATH="$PATH:/usr/sbin:/sbin" LC_ALL=C
 export no_proxy=127.0.0.1
+use_hup=${TEST_NGINX_USE_HUP:-}
 unset "${!PG@}" "${!TEST_NGINX_@}"
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -93,6 +94,7 @@ export TEST_NGINX_BINARY="${NGINX_BIN:-$(command -v nginx)}"
 export TEST_NGINX_LOAD_MODULES="${MODULE:-$BUILD/ngx_http_agent_module.so}"
 export TEST_NGINX_SERVROOT="$work/servroot"
 export TEST_NGINX_RANDOMIZE="${TEST_NGINX_RANDOMIZE:-1}"
+[ -z "$use_hup" ] || export TEST_NGINX_USE_HUP="$use_hup"
 mkdir -p "$TEST_NGINX_SERVROOT"
 chmod 755 "$TEST_NGINX_SERVROOT"
 

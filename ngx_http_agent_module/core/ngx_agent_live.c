@@ -329,6 +329,7 @@ ngx_agent_live_renew(ngx_event_t *ev)
     ngx_add_timer(ev, NGX_AGENT_LIVE_RENEW);
 
     ngx_agent_store_sweep();
+    ngx_agent_store_replan();
 
     if (ngx_agent_nlives == 0) {
         return;

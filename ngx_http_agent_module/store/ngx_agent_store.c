@@ -156,6 +156,11 @@ ngx_agent_store_done(ngx_agent_pg_call_t *pg, ngx_int_t rc,
 
     if (rc == NGX_OK && s->rows) {
         call->rc = s->rows(call, rows);
+
+        if (call->rc == NGX_AGAIN) {
+            /* it takes another statement, whose end comes by here again */
+            return;
+        }
     }
 
     call->handler(call);

@@ -138,6 +138,12 @@ void ngx_agent_store_renew(ngx_array_t *steps);
  */
 void ngx_agent_store_sweep(void);
 
+/*
+ * Has the plans of the statements made anew, for tables that have grown.  No
+ * handler.
+ */
+void ngx_agent_store_replan(void);
+
 /* The caller is gone: the handler will not run.  Safe at any time. */
 void ngx_agent_store_detach(ngx_agent_store_call_t *call);
 

@@ -14,7 +14,8 @@
 
 /*
  * Takes the rows of a call that went well and fills the call's results in:
- * returns the rc for the caller.
+ * returns the rc for the caller, or NGX_AGAIN when it has sent another
+ * statement for the same call.
  */
 typedef ngx_int_t (*ngx_agent_store_rows_pt)(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows);

@@ -25,15 +25,16 @@
     "    'artifact_id', a.artifact_id,"                                       \
     "    'agent_created', a.step_id is not null,"                             \
     "    'file_name', a.file_name,"                                           \
-    "    'relative_path', a.relative_path) order by a.artifact_id)"           \
-    " from agent.artifact a where " where ")"
+    "    'relative_path', a.relative_path))"                                  \
+    " from (select * from agent.artifact a where " where                      \
+    "       order by a.artifact_id) a)"
 
 
 /*
- * Plans are made once, often on an empty table, and stay: only index scans
- * under nested loops are right at every size.  On a table analyzed while it
- * was empty even these are turned round (the table outside, whole), so what
- * updates steps says "task_id = any(...)" as well.
+ * Plans are made on tables that may be empty and then grow by thousands of
+ * rows a second, so only index scans under nested loops are right at every
+ * size; and they are made anew every few seconds ("replan"): on a table that
+ * was analyzed while empty even a nested loop is turned round.
  */
 
 const char  ngx_agent_store_setup[] =
@@ -48,6 +49,47 @@ const char  ngx_agent_store_setup[] =
 
 const char  ngx_agent_store_setup_pooled[] =
     "select max(version) from agent.schema_version";
+
+
+/*
+ * A row comes back for each step that this attempt has ended.  What runs is
+ * told by its lease and not by its status: that would tempt the planner to
+ * take the index of all that runs.
+ */
+
+#define END_STEP(made)                                                        \
+    "with u as ("                                                             \
+    "  select * from unnest($1::uuid[], $2::int4[], $3::int4[], $4::int4[],"  \
+    "      $5::bool[], $6::bool[], $7::text[], $8::text[], $9::json[],"       \
+    "      $10::json[], $11::json[], $12::int8[], $13::int8[], $14::text[],"  \
+    "      $15::text[])"                                                      \
+    "    with ordinality as u(task_id, seq, attempt, status, is_last,"        \
+    "      secret, name, output, additional_output, turns, artifacts,"        \
+    "      tokens_in, tokens_out, price, agent, ord)"                         \
+    "), ended as ("                                                           \
+    "  update agent.step s set status = u.status, is_last = u.is_last,"       \
+    "      secret = u.secret, name = u.name, output = u.output,"              \
+    "      additional_output = u.additional_output, turns = u.turns,"         \
+    "      tokens_in = u.tokens_in, tokens_out = u.tokens_out,"               \
+    "      ended_at = now(), lease_until = null"                              \
+    "  from u"                                                                \
+    "  where s.task_id = u.task_id and s.seq = u.seq"                         \
+    "    and s.attempt = u.attempt and s.lease_until is not null"             \
+    "  returning u.ord, s.task_id, s.seq, s.step_id, s.tenant, s.attempt,"    \
+    "            s.status, s.tokens_in, s.tokens_out, u.artifacts, u.price,"  \
+    "            u.agent"                                                     \
+    "), " made "billed as ("                                                  \
+    "  insert into agent.usage (task_id, step_id, tenant, agent, attempt,"    \
+    "                           status, tokens_in, tokens_out, price)"        \
+    "  select task_id, step_id, tenant, agent, attempt, status, tokens_in,"   \
+    "         tokens_out, price::numeric from ended"                          \
+    "  on conflict do nothing"                                                \
+    ")"                                                                       \
+    " select ord::int4 from ended"
+
+#define END_STEP_TYPES                                                        \
+    { UUID, INT4, INT4, INT4, BOOL, BOOL, TEXT, TEXT, JSON, JSON, JSON,       \
+      INT8, INT8, TEXT, TEXT }
 
 
 const ngx_agent_pg_stmt_t  ngx_agent_store_stmts[] = {
@@ -82,47 +124,30 @@ const ngx_agent_pg_stmt_t  ngx_agent_store_stmts[] = {
     /*
      * The verdict is what ngx_agent_begin_e says, and 5: this very step was
      * begun before, its answer got lost.  A running step whose lease has
-     * lapsed has lost its worker: it ends as failed, and the new one begins,
-     * but not if a late renewal or end of the old one came first.
+     * lapsed is told by "lapsed": sweeping ends it.
      */
     { "begin_step",
-      "with u as ("
-      "  select * from unnest($1::uuid[], $2::text[], $3::uuid[],"
-      "                       $4::text[], $5::json[], $6::text[], $7::int4[])"
-      "    with ordinality as u(task_id, tenant, step_id, input,"
-      "                         additional_input, owner, lease, ord)"
-      "), judged as ("
+      "with judged as ("
       "  select u.*, t.agent, t.input as task_input, l.seq, l.last_id,"
-      "         l.attempt, l.status,"
+      "         l.attempt, l.status, l.lapsed,"
       "         coalesce(l.secret and l.status = 3, false) as redact,"
       "         case when t.task_id is null then 1"
       "              when l.last_id = u.step_id then 5"
-      "              when l.status in (0, 1) and not l.lapsed then 2"
+      "              when l.status in (0, 1) then 2"
       "              when l.is_last and coalesce(u.input, '') = '' then 3"
       "              when l.seq >= t.max_steps then 4"
       "              else 0 end as verdict"
-      "  from u left join agent.task t"
+      "  from unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[],"
+      "              $5::json[], $6::text[], $7::int4[])"
+      "    with ordinality as u(task_id, tenant, step_id, input,"
+      "                         additional_input, owner, lease, ord)"
+      "  left join agent.task t"
       "    on t.task_id = u.task_id and t.tenant = u.tenant"
       "  left join lateral ("
       "    select s.seq, s.step_id as last_id, s.status, s.is_last, s.secret,"
       "           s.attempt, s.lease_until < now() as lapsed"
       "    from agent.step s where s.task_id = u.task_id"
       "    order by s.seq desc limit 1) l on true"
-      "), lapsed as ("
-      "  update agent.step s set status = 4, attempt = s.attempt + 1,"
-      "         ended_at = now(), lease_until = null, additional_output ="
-      "         '{\"error\":\"the worker that ran this step is gone\"}'"
-      "  from judged j"
-      "  where s.task_id = any($1::uuid[]) and s.task_id = j.task_id"
-      "    and j.verdict = 0 and j.status in (0, 1)"
-      "    and s.seq = j.seq and s.status in (0, 1)"
-      "    and s.lease_until < now()"
-      "  returning s.task_id, s.step_id, s.tenant, j.agent, s.attempt"
-      "), billed as ("
-      "  insert into agent.usage (task_id, step_id, tenant, agent, attempt,"
-      "                           status, tokens_in, tokens_out, price)"
-      "  select task_id, step_id, tenant, agent, attempt, 4, 0, 0, 0"
-      "  from lapsed on conflict do nothing"
       "), begun as ("
       "  insert into agent.step (task_id, seq, step_id, tenant, status,"
       "         attempt, owner, lease_until, input, additional_input)"
@@ -130,10 +155,7 @@ const ngx_agent_pg_stmt_t  ngx_agent_store_stmts[] = {
       "         now() + lease * interval '1 ms',"
       "         case when redact and input is not null then '[redacted]'"
       "              else input end, additional_input"
-      "  from judged j where verdict = 0 and (seq is null"
-      "    or status not in (0, 1)"
-      "    or exists (select from lapsed l where l.task_id = j.task_id))"
-      "  order by task_id"
+      "  from judged where verdict = 0"
       "  on conflict do nothing"
       "  returning step_id, seq"
       ")"
@@ -142,33 +164,16 @@ const ngx_agent_pg_stmt_t  ngx_agent_store_stmts[] = {
       "             when j.verdict = 0 and b.seq is null then 2"
       "             else j.verdict end,"
       "        coalesce(b.seq, j.seq), j.agent, j.task_input, j.redact,"
-      "        j.last_id, case when j.verdict = 5 then j.attempt else 1 end"
+      "        j.last_id, case when j.verdict = 5 then j.attempt else 1 end,"
+      "        j.verdict = 2 and j.lapsed"
       " from judged j left join begun b on b.step_id = j.step_id",
       7, { UUID, TEXT, UUID, TEXT, JSON, TEXT, INT4 }, 1 },
 
-    /* true when this attempt has ended the step, now or when sent before */
-    { "end_step",
-      "with u as ("
-      "  select * from unnest($1::uuid[], $2::int4[], $3::int4[], $4::int4[],"
-      "      $5::bool[], $6::bool[], $7::text[], $8::text[], $9::json[],"
-      "      $10::json[], $11::json[], $12::int8[], $13::int8[], $14::text[],"
-      "      $15::text[])"
-      "    with ordinality as u(task_id, seq, attempt, status, is_last,"
-      "      secret, name, output, additional_output, turns, artifacts,"
-      "      tokens_in, tokens_out, price, agent, ord)"
-      "), ended as ("
-      "  update agent.step s set status = u.status, is_last = u.is_last,"
-      "      secret = u.secret, name = u.name, output = u.output,"
-      "      additional_output = u.additional_output, turns = u.turns,"
-      "      tokens_in = u.tokens_in, tokens_out = u.tokens_out,"
-      "      ended_at = now(), lease_until = null"
-      "  from u"
-      "  where s.task_id = any($1::uuid[]) and s.task_id = u.task_id"
-      "    and s.seq = u.seq and s.attempt = u.attempt and s.status = 1"
-      "  returning s.task_id, s.seq, s.step_id, s.tenant, s.attempt,"
-      "            s.status, s.tokens_in, s.tokens_out, u.artifacts, u.price,"
-      "            u.agent"
-      "), made as ("
+    { "end_step", END_STEP(""), 15, END_STEP_TYPES, 1 },
+
+    /* the same for those that have made artifacts: few, and they cost more */
+    { "end_step_with_artifacts",
+      END_STEP("made as ("
       "  insert into agent.artifact (task_id, artifact_id, step_id, tenant,"
       "                              file_name, relative_path, size)"
       "  select e.task_id, a.id, e.step_id, e.tenant, a.file_name,"
@@ -176,26 +181,15 @@ const ngx_agent_pg_stmt_t  ngx_agent_store_stmts[] = {
       "  from ended e, json_to_recordset(e.artifacts)"
       "    as a(id uuid, file_name text, relative_path text, size int8)"
       "  on conflict do nothing"
-      "), billed as ("
-      "  insert into agent.usage (task_id, step_id, tenant, agent, attempt,"
-      "                           status, tokens_in, tokens_out, price)"
-      "  select task_id, step_id, tenant, agent, attempt, status, tokens_in,"
-      "         tokens_out, price::numeric from ended"
-      "  on conflict do nothing"
-      ")"
-      " select u.ord::int4, case when e.seq is not null then true"
-      "   else exists (select from agent.step s where s.task_id = u.task_id"
-      "     and s.seq = u.seq and s.attempt = u.attempt and s.status > 1) end"
-      " from u left join ended e on e.task_id = u.task_id and e.seq = u.seq",
-      15, { UUID, INT4, INT4, INT4, BOOL, BOOL, TEXT, TEXT, JSON, JSON, JSON,
-            INT8, INT8, TEXT, TEXT }, 1 },
+      "), "),
+      15, END_STEP_TYPES, 1 },
 
     { "renew",
       "update agent.step s set lease_until = now() + u.lease * interval '1 ms'"
       " from unnest($1::uuid[], $2::int4[], $3::int4[], $4::int4[])"
       "   as u(task_id, seq, attempt, lease)"
-      " where s.task_id = any($1::uuid[]) and s.task_id = u.task_id"
-      "   and s.seq = u.seq and s.attempt = u.attempt and s.status = 1",
+      " where s.task_id = u.task_id and s.seq = u.seq"
+      "   and s.attempt = u.attempt and s.lease_until is not null",
       4, { UUID, INT4, INT4, INT4 }, 1 },
 
     /* steps whose lease has lapsed have lost their worker: they end here */
@@ -241,6 +235,9 @@ const ngx_agent_pg_stmt_t  ngx_agent_store_stmts[] = {
       ")"
       " select count(*)::int4 from made",
       3, { TEXT, UUID, INT4 }, 0 },
+
+    /* both connections have one, by what calls it */
+    { "replan", "discard plans", 0, { 0 }, 0 },
 
     { "get_task",
       "select u.ord::int4, t.agent, t.input, t.additional_input, "

@@ -18,6 +18,10 @@ static ngx_int_t ngx_agent_store_begin_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows);
 static ngx_int_t ngx_agent_store_end_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows);
+static ngx_int_t ngx_agent_store_ended_rows(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows);
+static ngx_agent_pg_call_t *ngx_agent_store_get(ngx_agent_store_call_t *call,
+    ngx_agent_store_rows_pt rows);
 static ngx_int_t ngx_agent_store_end_artifacts(ngx_agent_store_call_t *call,
     ngx_str_t *text);
 static ngx_int_t ngx_agent_store_step_rows(ngx_agent_store_call_t *call,
@@ -86,6 +90,14 @@ ngx_agent_store_begin_rows(ngx_agent_store_call_t *call,
         ngx_agent_pg_get_id(rows, 0, 6, &step->id);
         break;
 
+    case NGX_AGENT_BEGIN_BUSY:
+
+        if (ngx_agent_pg_get_bool(rows, 0, 8)) {
+            ngx_agent_store_sweep();
+        }
+
+        return NGX_OK;
+
     default:
         return NGX_OK;
     }
@@ -110,11 +122,15 @@ ngx_agent_store_end_step(ngx_agent_store_call_t *call)
 
     step = call->step;
 
-    pg = ngx_agent_store_call(call, NGX_AGENT_SQL_END_STEP, &step->task_id,
-                              ngx_agent_store_end_rows);
-    if (pg == NULL
-        || ngx_agent_store_end_artifacts(call, &artifacts) != NGX_OK)
-    {
+    if (ngx_agent_store_end_artifacts(call, &artifacts) != NGX_OK) {
+        return NGX_ABORT;
+    }
+
+    pg = ngx_agent_store_call(call, artifacts.len
+                                    ? NGX_AGENT_SQL_END_STEP_FILES
+                                    : NGX_AGENT_SQL_END_STEP,
+                              &step->task_id, ngx_agent_store_end_rows);
+    if (pg == NULL) {
         return NGX_ABORT;
     }
 
@@ -181,31 +197,64 @@ static ngx_int_t
 ngx_agent_store_end_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows)
 {
-    if (rows->n == 0) {
+    ngx_agent_pg_call_t  *pg;
+
+    if (rows->n) {
+        return NGX_OK;
+    }
+
+    /* fenced; or it was ended before, by a batch whose answer got lost */
+
+    pg = ngx_agent_store_get(call, ngx_agent_store_ended_rows);
+    if (pg == NULL) {
         return NGX_ERROR;
     }
 
-    return ngx_agent_pg_get_bool(rows, 0, 1) ? NGX_OK : NGX_DECLINED;
+    pg->patient = 1;
+
+    return ngx_agent_store_send(pg);
+}
+
+
+static ngx_int_t
+ngx_agent_store_ended_rows(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows)
+{
+    if (rows->n == 1
+        && ngx_agent_pg_get_int(rows, 0, 2) == (int64_t) call->step->attempt
+        && ngx_agent_pg_get_int(rows, 0, 3) == (int64_t) call->step->status)
+    {
+        return NGX_OK;
+    }
+
+    return NGX_DECLINED;
 }
 
 
 ngx_int_t
 ngx_agent_store_get_step(ngx_agent_store_call_t *call)
 {
+    return ngx_agent_store_send(ngx_agent_store_get(call,
+                                                ngx_agent_store_step_rows));
+}
+
+
+static ngx_agent_pg_call_t *
+ngx_agent_store_get(ngx_agent_store_call_t *call, ngx_agent_store_rows_pt rows)
+{
     ngx_agent_pg_call_t  *pg;
 
     pg = ngx_agent_store_call(call, NGX_AGENT_SQL_GET_STEP,
-                              &call->step->task_id,
-                              ngx_agent_store_step_rows);
+                              &call->step->task_id, rows);
     if (pg == NULL) {
-        return NGX_ABORT;
+        return NULL;
     }
 
     ngx_agent_pg_id(pg, &call->step->task_id);
     ngx_agent_pg_text(pg, &call->tenant);
     ngx_agent_pg_id(pg, &call->step->id);
 
-    return ngx_agent_store_send(pg);
+    return pg;
 }
 
 
@@ -452,6 +501,39 @@ ngx_agent_store_sweep(void)
 
     if (ngx_agent_store_send(pg) != NGX_AGAIN) {
         ngx_destroy_pool(call->pool);
+    }
+}
+
+
+void
+ngx_agent_store_replan(void)
+{
+    ngx_uint_t               lane;
+    ngx_agent_pg_call_t     *pg;
+    ngx_agent_store_call_t  *call;
+
+    for (lane = 0; lane < NGX_AGENT_PG_LANES; lane++) {
+
+        if (ngx_agent_pg_uptime(lane) == 0) {
+            continue;
+        }
+
+        call = ngx_agent_store_own_call();
+        if (call == NULL) {
+            return;
+        }
+
+        pg = ngx_agent_store_call(call, NGX_AGENT_SQL_REPLAN, NULL, NULL);
+        if (pg == NULL) {
+            ngx_destroy_pool(call->pool);
+            return;
+        }
+
+        pg->lane = lane;
+
+        if (ngx_agent_store_send(pg) != NGX_AGAIN) {
+            ngx_destroy_pool(call->pool);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 #
 # What the parts of the bench share: a private Postgres with its stock
-# settings, the nginx of either side, one sample, the table of results.
+# settings, which both sides reach by TCP on the loopback, the nginx of either side, one sample, the table of results.
 # Sourced by run.sh, which says what is measured and sets the variables that
 # are not set here.
 # shellcheck disable=SC2154,SC2034
@@ -98,7 +98,7 @@ free_port() {
 # Postgres ------------------------------------------------------------------
 
 sql() {
-    "${owner[@]}" "$pg_bin/psql" -X -q -A -t -h "$work" -U postgres -d bench \
+    "${owner[@]}" "$pg_bin/psql" -X -q -A -t -h "$work" -p "$pg_port" -U postgres -d bench \
              -v ON_ERROR_STOP=1 "$@"
 }
 
@@ -113,8 +113,10 @@ start_postgres() {
              --locale=C.UTF-8 > "$work/initdb.log" 2>&1 \
         || fail "initdb failed: $(tail -n 1 "$work/initdb.log")"
 
-    "${owner[@]}" "$pg_bin/postgres" -D "$work/pg" -k "$work" \
-             -c listen_addresses= > "$work/postgres.log" 2>&1 < /dev/null &
+    pg_port=$(free_port)
+    "${owner[@]}" "$pg_bin/postgres" -D "$work/pg" -k "$work" -p "$pg_port" \
+             -c listen_addresses=127.0.0.1 \
+             > "$work/postgres.log" 2>&1 < /dev/null &
     postgres=$!
     pids+=("$postgres")
 
@@ -225,7 +227,8 @@ start_agent() {
 http {
 $(conf_http)
 ${4:-}
-    agent_database "host=$work dbname=bench user=postgres";
+    agent_database "host=127.0.0.1 port=$pg_port dbname=bench
+                    user=postgres";
     agent_artifacts artifacts;
 
     upstream llm {
@@ -324,7 +327,8 @@ run_pgbench() {
     local seconds=$1 script=$2 out="$work/pgbench.out"
 
     shift 2
-    "${owner[@]}" "$pg_bin/pgbench" -h "$work" -U postgres -n -M prepared \
+    "${owner[@]}" "$pg_bin/pgbench" -h 127.0.0.1 -p "$pg_port" -U postgres -n \
+             -M prepared \
              -c 64 -j 2 -T "$seconds" "$@" -f /dev/stdin bench \
              < "$here/$script" > "$out" 2>&1 \
         || fail "pgbench: $(grep -m 1 -i error "$out")"
