@@ -199,10 +199,10 @@ ngx_http_agent_step_refused(ngx_http_agent_wait_t *wait)
         return ngx_http_agent_step_reply(web, &post->step);
 
     case NGX_AGENT_BEGIN_FULL:
-        return ngx_http_agent_reply_error(r, 422,
-                                          "the task has had all the steps "
-                                          "that its agent allows "
-                                          "(max_steps); create a new task");
+        return ngx_http_agent_reply_invalid(r, "path", "task_id",
+                                            "has had all the steps that its "
+                                            "agent allows (max_steps); "
+                                            "create a new task");
 
     default: /* NGX_AGENT_BEGIN_NO_TASK */
         return ngx_http_agent_reply_unknown(r, "task", &web->route.task);

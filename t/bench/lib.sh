@@ -359,10 +359,16 @@ compare() {
     b=$(printf '%s\n' "${list_b[@]}" | median)
 }
 
-# row WHAT OURS THEIRS RATIO at-least|at-most GOAL
+# row WHAT OURS THEIRS RATIO [at-least|at-most GOAL]
 
 row() {
     local met sign='>='
+
+    if [ $# -eq 4 ]; then
+        rows+=("| $1 | $2 | $3 | $4 | - | - |")
+        say "  ratio $4"
+        return
+    fi
 
     [ "$5" = at-least ] || sign='<='
     met=$(awk -v r="$4" -v g="$6" -v s="$sign" \

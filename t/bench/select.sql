@@ -1,4 +1,4 @@
--- What get_task does, for one task.
+-- One task, as one would write it by hand.
 
 \set n random(1, :tasks)
 
@@ -7,8 +7,9 @@ select t.agent, t.input, t.additional_input,
                    'artifact_id', a.artifact_id,
                    'agent_created', a.step_id is not null,
                    'file_name', a.file_name,
-                   'relative_path', a.relative_path) order by a.artifact_id)
-          from agent.artifact a where a.task_id = t.task_id)
+                   'relative_path', a.relative_path))
+          from (select * from agent.artifact a where a.task_id = t.task_id
+                order by a.artifact_id) a)
   from agent.task t
  where t.task_id = ('01900000-0000-7000-8000-'
                     || lpad(to_hex(:n::int8), 12, '0'))::uuid
