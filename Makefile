@@ -7,6 +7,7 @@
 #   make asan              an nginx and a module with ASan and UBSan
 #   make test              the suite (t/run.sh)
 #   make matrix            the suite on nginx 1.22, 1.26 and 1.30
+#   make valgrind          leaks and invalid accesses, under a small load
 #   make fuzz | lint | bench
 #   make clean
 #
@@ -71,8 +72,8 @@ copy_tree = rm -rf '$(1)' && mkdir -p '$(1)' && cp -R \
 	$(wildcard $(addprefix $(NGINX_SRC)/,auto configure src)) '$(1)/'
 
 
-.PHONY: module server check-deps check-load install asan test matrix fuzz lint \
-        bench clean FORCE
+.PHONY: module server check-deps check-load install asan test matrix valgrind \
+        fuzz lint bench clean FORCE
 
 module: $(module)
 	@$(MAKE) check-load
@@ -83,6 +84,8 @@ check-deps:
 	@need() { echo "make: $$1; install the Debian package $$2" >&2; exit 1; }; \
 	command -v cc > /dev/null \
 	    || need "there is no C compiler" build-essential; \
+	echo '#include <stdlib.h>' | cc -E -x c - > /dev/null 2>&1 \
+	    || need "the C library's headers are missing" build-essential; \
 	[ -e '$(NGINX_SRC)/src/core/nginx.h' ] || { \
 	    [ '$(NGINX_SRC)' = /usr/share/nginx/src ] \
 	    && need "nginx's headers are missing" nginx-dev; \
@@ -175,9 +178,15 @@ $(server): $(out)/server/objs/Makefile
 	    2>&1 || { tail -n 20 '$(out)/server.log' >&2; exit 1; }
 
 server: check-deps
+	@[ -e '$(NGINX_SRC)/src/core/nginx.c' ] || { \
+	    echo "make: NGINX_SRC=$(NGINX_SRC) has headers only; set it to the" \
+	         "whole source of an nginx" >&2; exit 1; }
 	@$(MAKE) '$(server)'
 
 install: module
+	@[ -n '$(running)' ] || { \
+	    echo "make: there is no nginx whose modules folder to use; install" \
+	         "the Debian package nginx, or set NGINX_BIN=" >&2; exit 1; }
 	@dir=$$('$(NGINX_BIN)' -V 2>&1 | tr ' ' '\n' \
 	        | sed -n 's/^--modules-path=//p'); \
 	if [ -z "$$dir" ]; then \
@@ -205,6 +214,9 @@ test:
 
 matrix:
 	@t/lib/matrix.sh
+
+valgrind:
+	@t/valgrind.sh
 
 fuzz:
 	@t/fuzz/run.sh

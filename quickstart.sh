@@ -3,7 +3,8 @@
 # One command from a fresh Debian 12 to a running agent server: installs what
 # is missing, builds the module, makes a private Postgres cluster, starts
 # nginx and runs one real task through it.  Everything it makes is in
-# .quickstart/ and build/; it touches no other server on this machine.
+# .quickstart/ and build/ (for root in a folder that servers may not enter,
+# the data is in /var/lib/agent-quickstart-*); it touches no other server.
 #
 #   ./quickstart.sh            set up, start, run a task, leave it running
 #   ./quickstart.sh status     what is running
@@ -131,7 +132,7 @@ missing_packages() {
     for package in $packages; do
         dpkg-query -W -f '${db:Status-Status}' "$package" 2> /dev/null \
             | grep -qx installed || printf '%s ' "$package"
-    done
+    done | sed 's/ $//'
 }
 
 apt() {
@@ -143,10 +144,14 @@ apt() {
     "${run[@]}" "$@" >> "$state/apt.log" 2>&1 < /dev/null
 }
 
-# The last error of apt-get, in its own words.
+# What went wrong first, in apt-get's own words: the later ones follow from
+# it, and the very last is general advice.
 
 apt_words() {
-    grep -E '^(E|W|Err|sudo):?' "$state/apt.log" | tail -n 1
+    { grep -m 1 -E '^[EW]: Failed to fetch' "$state/apt.log" \
+        || grep -m 1 -E '^(E|sudo):' "$state/apt.log" \
+        || tail -n 1 "$state/apt.log"
+    } | sed 's/^[EW]: //'
 }
 
 install_packages() {
@@ -161,19 +166,26 @@ install_packages() {
 
     if ! is_root; then
         command -v sudo > /dev/null \
-            || fail "as root run: apt-get install $missing"
-        sudo -v || fail "sudo is refused; as root run: apt-get install $missing"
+            || fail "packages are missing and there is no sudo; as root run:" \
+                    "apt-get install $missing"
+
+        # "sudo -v" would want a password of some who need none
+        sudo true \
+            || fail "packages are missing and sudo is refused; as root run:" \
+                    "apt-get install $missing"
     fi
 
     say "Installing Debian packages: $missing"
     : > "$state/apt.log"
 
-    apt update \
-        || fail "apt-get update failed (no network?): $(apt_words)"
+    # it fails for one stale source of many, and not for want of a network:
+    # what counts is whether the packages can be had
+    apt update || true
 
     # shellcheck disable=SC2086  # a list of words
     apt install --no-install-recommends $missing \
-        || fail "apt-get could not install $missing: $(apt_words)"
+        || fail "apt-get could not install the packages (all of it is in" \
+                "$state/apt.log): $(apt_words)"
 }
 
 # What went wrong first, as the compiler or the Makefile has it.
@@ -249,7 +261,7 @@ choose_home() {
         { ln -sfnT "$home/postgres" "$state/postgres" \
           && ln -sfnT "$home/artifacts" "$state/artifacts"; } 2> /dev/null \
             || fail "$state/postgres is in the way; stop it and remove $state"
-        say "The servers cannot use $state; their data is in $home"
+        say "The servers may not enter $state; their data is in $home"
     fi
 
     data=$(realpath -m "$home/postgres")
@@ -359,16 +371,20 @@ ready_or_gone() {
     is_gone "$1" || postgres_ready
 }
 
-# Postgres takes a lock file of its own user's living process for a running
-# server; after a reboot that may be any program.
+# Postgres takes a lock file that names a process of its own user for a
+# running server.  After a reboot that may be any program, and in a container
+# whose init collects no children a killed server is there for ever.
 
-drop_stale_lock() {
-    local file="$data/postmaster.pid" pid=
+drop_stale_locks() {
+    local file pid
 
-    [ -r "$file" ] || return 0
-    read -r pid < "$file" || return 0
+    for file in "$data/postmaster.pid" "$socket"/.s.PGSQL.*.lock; do
+        { [ -r "$file" ] && read -r pid < "$file"; } || continue
 
-    [ "$(cat "/proc/$pid/comm" 2> /dev/null)" = postgres ] || rm -f "$file"
+        { ! is_gone "$pid" \
+          && [ "$(cat "/proc/$pid/comm" 2> /dev/null)" = postgres ]; } \
+            || rm -f "$file"
+    done
 }
 
 start_postgres() {
@@ -387,7 +403,7 @@ start_postgres() {
     # again, since children of a killed server need a moment to leave
 
     for try in 1 2 3; do
-        drop_stale_lock
+        drop_stale_locks
         "${owner[@]}" setsid "$pg_bin/postgres" -D "$data" -k "$socket" \
             -c listen_addresses= >> "$log" 2>&1 < /dev/null 9>&- &
 
@@ -489,7 +505,6 @@ start_demo_llm() {
 choose_llm() {
     if [ -n "${LLM_URL:-}" ]; then
         check_llm
-        stop_process "the demo LLM" "$(llm_pid)" TERM
         return
     fi
 
@@ -673,6 +688,43 @@ answers() {
               "$url/ap/v1/agent/tasks?page_size=1")" = 200 ]
 }
 
+# Old workers take connections until they have heard of a reload, and work
+# with the old configuration.  Those that shut down take none.
+
+workers_of() {
+    local stat pid parent
+
+    for stat in /proc/[0-9]*/stat; do
+        # "pid (name) state parent ...": the name of a worker has no spaces
+        read -r pid _ _ parent _ 2> /dev/null < "$stat" || continue
+        [ "$parent" != "$1" ] || say "$pid"
+    done
+}
+
+retired() {
+    local pid
+
+    for pid in "$@"; do
+        is_gone "$pid" \
+            || grep -qF 'shutting down' "/proc/$pid/cmdline" || return 1
+    done
+}
+
+reload_nginx() {
+    local workers
+
+    say "Reloading nginx"
+    workers=$(workers_of "$1")
+    kill -HUP "$1"
+
+    # shellcheck disable=SC2086  # a list of pids
+    wait_for 15 retired $workers || {
+        rm -f "$conf"
+        fail "nginx does not take its new configuration; $state/error.log" \
+             "ends: $(tail -n 1 "$state/error.log")"
+    }
+}
+
 start_nginx() {
     local pid changed=
 
@@ -693,8 +745,7 @@ start_nginx() {
             || fail "nginx does not start: $(head -n 1 "$state/nginx.log")"
 
     elif [ -n "$changed" ]; then
-        say "Reloading nginx"
-        kill -HUP "$pid"
+        reload_nginx "$pid"
     fi
 
     say "$port" > "$state/port"
@@ -801,6 +852,8 @@ start() {
     start_nginx
 
     if [ -n "${LLM_URL:-}" ]; then
+        # not before: until then nginx may have called it
+        stop_process "the demo LLM" "$(llm_pid)" TERM
         say "The LLM is $llm_model at $LLM_URL"
     else
         say "The LLM is a scripted demo (t/lib/fake-llm.pl --demo): it says"
@@ -837,7 +890,8 @@ stop() {
     fi
     rm -f "$state/socket.path"
 
-    say "all is stopped; the data stays in $state"
+    [ -z "$data" ] || data=${data%/postgres}
+    say "all is stopped; the data stays in ${data:-$state}"
 }
 
 status() {
@@ -858,9 +912,14 @@ status() {
         && say "ready: http://127.0.0.1:$(< "$state/port")"
 }
 
+usage() {
+    sed -n '3,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+}
+
 case ${1:-start} in
     start) start ;;
     stop) stop ;;
     status) status ;;
-    *) sed -n '3,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
+    help | -h | --help) usage ;;
+    *) usage >&2; exit 2 ;;
 esac

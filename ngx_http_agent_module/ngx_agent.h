@@ -104,7 +104,7 @@ typedef struct {
 
 typedef struct {
     ngx_uint_t                 number;           /* from 1 */
-    ngx_uint_t                 size;             /* 1 .. PAGE_SIZE_MAX */
+    ngx_uint_t                 size;             /* PAGE_SIZE_MAX at most */
     unsigned                   desc:1;
 } ngx_agent_page_t;
 

@@ -13,10 +13,12 @@ use JSON::PP;
 use Test::More;
 use Time::HiRes qw(sleep);
 
+my $h2 = free_port();
 my $pg = AgentTest::Postgres->new;
 my $llm = AgentTest::LLM->new;
 my $nginx = AgentTest::Nginx->new(conf => conf(
-    pg => $pg, llm => $llm, agents => { other => '' }));
+    pg => $pg, llm => $llm, agents => { other => '' },
+    server => "        listen 127.0.0.1:$h2 http2;"));
 
 my $task = make_task($nginx, 'files');
 my $at = "/ap/v1/agent/tasks/$task/artifacts";
@@ -218,6 +220,118 @@ is($nginx->get($at)->{json}{pagination}{total_items}, $count,
    'nor in the list');
 
 
+# A task that does not exist: said before the body is sent.
+
+my $nowhere = '/ap/v1/agent/tasks/01890a5d-ac96-774b-bcce-b302099a8057';
+
+{
+    my $body = file('z' x 3_000_000, 'none') . "--XyZ--\r\n";
+    my $head = sub {
+        my ($path, %h) = @_;
+        return AgentTest::Http::text(method => 'POST', path => $path,
+            headers => { %$type, 'Content-Length' => length $body, %h });
+    };
+
+    # nothing of the body, then all of it, then a request behind it
+    my $c = $nginx->connect;
+    $c->raw($head->("$nowhere/artifacts"));
+    my $r = $c->answer(seconds => 4);
+    is($r->{status}, 404, 'an unknown task, before the body');
+    like($r->{json}{message}, qr/no task/, 'it is said');
+    is(join(' ', glob $nginx->dir . '/artifacts/tmp/*'), '', 'no file is made');
+    isnt($r->{headers}{connection}, 'close', 'the connection stays');
+    ok($c->raw($body), 'the body is taken and thrown away');
+    $c->send(path => $at);
+    $r = $c->answer;
+    is($r->{status}, 200, 'the next request on it');
+    is($r->{json}{pagination}{total_items}, $count, 'is understood');
+
+    # head and body in one go, with a length and in chunks
+    for my $chunked (0, 1000) {
+        my $small = file('x' x 5000, 'a') . "--XyZ--\r\n";
+        for (1 .. 3) {
+            $c->send(method => 'POST', path => "$nowhere/artifacts",
+                     body => $small, headers => $type, chunked => $chunked);
+            $r = $c->answer;
+            is($r->{status}, 404, "with the body, chunked: $chunked");
+            $c->send(path => $at);
+            is($c->answer->{status}, 200, 'and the next');
+        }
+    }
+
+    # two at once, the good one behind: pipelined
+    my $small = file('piped', 'p') . "--XyZ--\r\n";
+    $c->raw(join '', map { AgentTest::Http::text(method => 'POST',
+        path => $_, body => $small, headers => $type) }
+        "$nowhere/artifacts", $at);
+    is($c->answer->{status}, 404, 'the first of two');
+    $r = $c->answer;
+    is($r->{status}, 200, 'the second');
+    is(download($r->{json}{artifact_id})->{body}, 'piped', 'has its bytes');
+    $count++;
+    $before++;
+
+    # one that waits to be asked for its body
+    $c->raw($head->($at, Expect => '100-continue'));
+    $r = $c->answer(interim => 1);
+    is($r->{status}, 100, 'a task that is there: 100');
+    $c->raw($body);
+    $r = $c->answer;
+    is($r->{status}, 200, 'then 200');
+    $count++;
+    $before++;
+
+    $c->raw($head->("$nowhere/artifacts", Expect => '100-continue'));
+    $r = $c->answer(interim => 1, seconds => 4);
+    is($r->{status}, 404, 'one that is not: 404 and no 100');
+    is($r->{headers}{connection}, 'close', 'the connection is of no use');
+    ok($c->closed_by_peer(15), 'and is closed');
+    $c->close;
+
+    # that one sends its body all the same, at once
+    $c = $nginx->connect;
+    $c->raw($head->("$nowhere/artifacts", Expect => '100-continue') . $body);
+    $r = $c->answer(interim => 1);
+    is($r->{status}, 404, '404 and no 100');
+    is($r->{json}{message} =~ /no task/, 1, 'whole, not cut by a reset');
+    $c->close;
+
+    # a client that leaves while the database is asked
+    for (1 .. 20) {
+        $c = $nginx->connect;
+        $c->raw($head->($_ % 2 ? $at : "$nowhere/artifacts"));
+        $c->close;
+    }
+}
+
+# the same over HTTP/2; with nghttp, as some versions of curl drop an answer
+# that comes while they still send
+
+{
+    my $dir = scratch();
+    my @urls = map { "http://127.0.0.1:$h2$_" } "$nowhere/artifacts", $at;
+    write_file("$dir/body", file('h' x 2_000_000, 'h2') . "--XyZ--\r\n");
+    my $nghttp = "nghttp -v -d $dir/body -H 'content-type: "
+                 . "$type->{'Content-Type'}'";
+    my $said = qx{$nghttp @urls 2>&1};
+    my @status = sort $said =~ /:status: (\d+)/g;
+    is("@status", '200 404', 'HTTP/2: one refused, one taken');
+    like($said, qr/\{"message":"no task/, 'the refusal is read');
+    $count++;
+    $before++;
+
+    $said = qx{$nghttp --expect-continue $urls[0] 2>&1};
+    is(join(' ', $said =~ /:status: (\d+)/g), 404, 'no 100 here either');
+    like($said, qr/\{"message":"no task/, 'and the refusal');
+}
+
+poll_until(sub { stored() == $before && !glob $nginx->dir
+                 . '/artifacts/tmp/*' }, 5);
+is(stored(), $before, 'only the good ones are on the disk');
+is($nginx->get($at)->{json}{pagination}{total_items}, $count,
+   'and in the list');
+
+
 # downloads
 
 {
@@ -286,7 +400,11 @@ is($nginx->get($at)->{json}{pagination}{total_items}, $count,
     $r = run_step($nginx, $id);
     is($r->{json}{is_last}, JSON::PP::true, 'finish');
     like($r->{json}{output}, qr{src/a\.txt.*b\.txt}s, 'the list the LLM saw');
-    my ($call) = grep { @{$_->{messages}} > 3 } $llm->calls('tools ');
+    # the fake writes its log when the request has ended: after our answer
+    my $call;
+    poll_until(sub {
+        ($call) = grep { @{$_->{messages}} > 3 } $llm->calls('tools ');
+    }, 5);
     my @tool = grep { $_->{role} eq 'tool' } @{$call->{messages}};
     is(scalar @tool, 4, 'four results');
     is($tool[2]{content}, 'B', 'read_artifact sees what was just written');

@@ -832,7 +832,7 @@ POST /agent/tasks/$DONE/steps
 POST /agent/tasks/$FULL/steps
 {"input": "more"}
 --- error_code: 422
---- says: the task has had all the steps that its agent allows (max_steps); create a new task
+--- says: "task_id" has had all the steps that its agent allows (max_steps); create a new task
 
 === TEST 55: a task whose step is running
 --- table

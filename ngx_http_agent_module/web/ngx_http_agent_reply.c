@@ -20,6 +20,7 @@ ngx_http_agent_reply(ngx_http_request_t *r, ngx_uint_t status,
 {
     ngx_int_t              rc;
     ngx_buf_t             *b;
+    ngx_uint_t             expects;
     ngx_chain_t            out;
     ngx_http_agent_ctx_t  *ctx;
 
@@ -31,12 +32,23 @@ ngx_http_agent_reply(ngx_http_request_t *r, ngx_uint_t status,
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    if (status >= NGX_HTTP_BAD_REQUEST) {
+    expects = 0;
+
+    if (status >= NGX_HTTP_BAD_REQUEST && !r->expect_tested) {
         /* refused: do not ask with "100 Continue" for a body nobody reads */
         r->expect_tested = 1;
+        expects = (r->headers_in.expect != NULL);
     }
 
-    if (ngx_http_discard_request_body(r) != NGX_OK || r->reading_body) {
+    /*
+     * A client that was not asked for its body may send it or not: what comes
+     * next on the connection cannot be told apart.
+     */
+
+    if (ngx_http_discard_request_body(r) != NGX_OK
+        || r->reading_body
+        || (expects && r->discard_body))
+    {
         r->keepalive = 0;
     }
 

@@ -5,6 +5,8 @@
  * body is in memory, and what is not yet written is not read: that is the
  * back-pressure.
  *
+ *   ASKING -> READING    the task is there: the body is worth being taken
+ *   ASKING -> over       it is not, or the database is away
  *   READING -> SYNCING   the body was read and is good; the blob is committed
  *   SYNCING -> STORING   the blob is safe; its row is made
  *   STORING -> over      the client is answered
@@ -31,6 +33,8 @@
 
 static ngx_http_agent_upload_t *ngx_http_agent_upload_create(
     ngx_http_agent_web_t *web);
+static ngx_int_t ngx_http_agent_upload_ask(ngx_http_agent_upload_t *up);
+static ngx_int_t ngx_http_agent_upload_asked(ngx_http_agent_web_t *web);
 static void ngx_http_agent_upload_body(ngx_http_request_t *r);
 static void ngx_http_agent_upload_read(ngx_http_request_t *r);
 static void ngx_http_agent_upload_turn(ngx_event_t *ev);
@@ -58,7 +62,6 @@ ngx_int_t
 ngx_http_agent_artifact_upload(ngx_http_agent_web_t *web)
 {
     const char               *why;
-    ngx_int_t                 rc;
     ngx_str_t                *type;
     ngx_http_request_t       *r;
     ngx_http_agent_upload_t  *up;
@@ -97,17 +100,7 @@ ngx_http_agent_artifact_upload(ngx_http_agent_web_t *web)
                    : NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    r->connection->log->action = "reading client request body";
-
-    r->request_body_no_buffering = 1;
-
-    rc = ngx_http_read_client_request_body(r, ngx_http_agent_upload_body);
-
-    if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
-        return rc;
-    }
-
-    return NGX_DONE;
+    return ngx_http_agent_upload_ask(up);
 }
 
 
@@ -145,6 +138,62 @@ ngx_http_agent_upload_create(ngx_http_agent_web_t *web)
     web->cancel = ngx_http_agent_upload_cancel;
 
     return up;
+}
+
+
+/*
+ * Is there such a task?  An empty page of its steps is the cheapest way to
+ * know: the task itself may have megabytes of input.
+ */
+
+static ngx_int_t
+ngx_http_agent_upload_ask(ngx_http_agent_upload_t *up)
+{
+    ngx_agent_store_call_t  *call;
+
+    call = ngx_http_agent_call(up->web);
+    if (call == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    up->task.id = up->web->ctx->task_id;
+    up->page.number = 1;
+
+    call->task = &up->task;
+    call->page = &up->page;
+
+    return ngx_http_agent_call_start(up->web, ngx_agent_store_list_steps,
+                                     ngx_http_agent_upload_asked);
+}
+
+
+static ngx_int_t
+ngx_http_agent_upload_asked(ngx_http_agent_web_t *web)
+{
+    ngx_int_t            rc;
+    ngx_http_request_t  *r;
+
+    r = web->request;
+
+    if (web->call->rc == NGX_DECLINED) {
+        return ngx_http_agent_reply_unknown(r, "task", &web->route.task);
+    }
+
+    if (web->call->rc != NGX_OK) {
+        return ngx_http_agent_reply_store(r, web->call->rc);
+    }
+
+    r->connection->log->action = "reading client request body";
+
+    r->request_body_no_buffering = 1;
+
+    rc = ngx_http_read_client_request_body(r, ngx_http_agent_upload_body);
+
+    if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
+        return rc;
+    }
+
+    return NGX_DONE;
 }
 
 

@@ -29,6 +29,8 @@ typedef struct {
     ngx_agent_multipart_t     *parser;
     ngx_agent_blob_t           blob;
     ngx_agent_artifact_t       artifact;
+    ngx_agent_task_t           task;         /* ASKING: is it there? */
+    ngx_agent_page_t           page;         /* ASKING: none of its steps */
     ngx_event_t                turn;         /* the next turn */
 
     ngx_http_agent_part_e      part;         /* that is being read */

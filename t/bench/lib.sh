@@ -252,6 +252,10 @@ ${4:-}
         location = /stub { stub_status; }
 
         location /plain/ {
+            proxy_pass http://127.0.0.1:$3/v1/;
+        }
+
+        location /kept/ {
             proxy_pass http://llm/v1/;
             proxy_buffering off;
             proxy_http_version 1.1;
@@ -329,7 +333,7 @@ run_pgbench() {
     shift 2
     "${owner[@]}" "$pg_bin/pgbench" -h 127.0.0.1 -p "$pg_port" -U postgres -n \
              -M prepared \
-             -c 64 -j 2 -T "$seconds" "$@" -f /dev/stdin bench \
+             -c 64 -T "$seconds" "$@" -f /dev/stdin bench \
              < "$here/$script" > "$out" 2>&1 \
         || fail "pgbench: $(grep -m 1 -i error "$out")"
 

@@ -27,7 +27,7 @@ function init(args)
       .. 'rameters":{"type":"object","properties":{"summary":{"type":"'
       .. 'string","description":"what was done, for the user"}},"requi'
       .. 'red":["summary"]}}}]}'
-   made = wrk.format("POST", "/plain/chat/completions",
+   made = wrk.format("POST", "/" .. args[1] .. "/chat/completions",
                      { ["Content-Type"] = "application/json" }, body)
 end
 

@@ -1,4 +1,4 @@
--- One task, as one would write it by hand.
+-- What get_task does, for one task.
 
 \set n random(1, :tasks)
 

@@ -17,7 +17,7 @@ as_root() {
     elif command -v sudo > /dev/null; then
         sudo "$@"
     else
-        echo "not root and no sudo; as root run: $*" >&2
+        echo "this needs root, and there is no sudo" >&2
         return 1
     fi
 }
@@ -44,9 +44,9 @@ apt_missing() {
 # nobody's way: the tests use ports and clusters of their own.
 
 apt_install() {
-    local missing
+    local missing log
 
-    missing=$(apt_missing "$@" | tr '\n' ' ')
+    missing=$(apt_missing "$@" | tr '\n' ' ' | sed 's/ $//')
     [ -n "$missing" ] || return 0
 
     command -v apt-get > /dev/null || {
@@ -55,9 +55,26 @@ apt_install() {
     }
 
     echo "installing $missing" >&2
+    log=$(mktemp /tmp/agent-apt.XXXXXX)
+
+    # an update fails for one stale source of many: what counts is whether
+    # the packages can be had
     # shellcheck disable=SC2086  # a list of words
-    { apt_get update && apt_get install --no-install-recommends $missing; } \
-        >&2 || { echo "could not install $missing" >&2; return 1; }
+    { apt_get update || true
+      apt_get install --no-install-recommends $missing; } > "$log" 2>&1 \
+        || { apt_failed "$log" "$missing"; return 1; }
+
+    rm -f "$log"
+}
+
+
+# apt_failed <log> <packages>: says what went wrong first, of the hundred
+# lines that follow from it.
+
+apt_failed() {
+    { grep -m 1 -E '^[EW]: Failed to fetch' "$1" \
+        || grep -m 1 -E '^(E|sudo):' "$1" || tail -n 1 "$1"; } >&2
+    echo "could not install $2; all of it is in $1" >&2
 }
 
 
@@ -98,21 +115,22 @@ apt_suite() {
 # that it needs is in Debian 12.
 
 apt_test_nginx() {
-    local folder
+    local folder log
 
     perl -MTest::Nginx::Socket -e 1 2> /dev/null && return 0
 
     echo "installing libtest-nginx-perl (from sid)" >&2
     folder=$(mktemp -d /tmp/agent-apt.XXXXXX)
+    log=$(mktemp /tmp/agent-apt.XXXXXX)
     chmod 755 "$folder"
 
     { apt_suite "$folder" deb sid download libtest-nginx-perl \
         && apt_get install --no-install-recommends \
-                   "$folder"/libtest-nginx-perl_*.deb; } >&2 \
+                   "$folder"/libtest-nginx-perl_*.deb; } > "$log" 2>&1 \
         || { rm -rf "$folder"
-             echo "could not install libtest-nginx-perl" >&2; return 1; }
+             apt_failed "$log" libtest-nginx-perl; return 1; }
 
-    rm -rf "$folder"
+    rm -rf "$folder" "$log"
 }
 
 
