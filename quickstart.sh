@@ -484,7 +484,9 @@ start_demo_llm() {
     if ! llm_pid > /dev/null; then
         rm -f "$state/llm.port"
 
-        env -u LLM_API_KEY setsid perl "$top/t/lib/fake-llm.pl" --demo \
+        # it needs no module but perl's own
+        env -u LLM_API_KEY -u PERL5LIB -u PERL5OPT \
+            setsid perl "$top/t/lib/fake-llm.pl" --demo \
             --port 0 --port-file "$state/llm.port" \
             >> "$log" 2>&1 < /dev/null 9>&- &
         echo $! > "$state/llm.pid"

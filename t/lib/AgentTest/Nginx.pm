@@ -55,6 +55,8 @@ sub write_conf {
 
     my $paths = join '', map { "${_}_temp_path $self->{dir}/tmp/$_;\n" }
                          qw(client_body proxy fastcgi uwsgi scgi);
+    $paths .= "access_log $self->{dir}/access.log;\n"
+        unless $text =~ /\baccess_log\b/;
     $text =~ s/^(http \{\n)/$1$paths/m;
 
     AgentTest::write_file("$self->{dir}/nginx.conf", modules()
