@@ -8,8 +8,10 @@
 #include <ngx_event.h>
 
 
-/* a third of the lease, so that two renewals may fail (DESIGN section 8) */
-#define NGX_AGENT_LIVE_RENEW  10000
+#define NGX_AGENT_LIVE_TICK   1000     /* ms */
+
+/* ticks: a third of the lease, so that two renewals may fail */
+#define NGX_AGENT_LIVE_RENEW  10
 
 
 static ngx_int_t ngx_agent_live_dup(ngx_agent_live_t *live, ngx_str_t *dst,
@@ -21,7 +23,8 @@ static void ngx_agent_live_insert(ngx_rbtree_node_t *temp,
 static ngx_rbtree_key_t ngx_agent_live_key(const ngx_agent_id_t *id);
 static int ngx_agent_live_cmp(ngx_rbtree_node_t *node,
     const ngx_agent_id_t *id);
-static void ngx_agent_live_renew(ngx_event_t *ev);
+static void ngx_agent_live_tick(ngx_event_t *ev);
+static void ngx_agent_live_renew(ngx_log_t *log);
 
 
 static ngx_queue_t        ngx_agent_lives;
@@ -29,6 +32,7 @@ static ngx_uint_t         ngx_agent_nlives;
 static ngx_rbtree_t       ngx_agent_live_tree;
 static ngx_rbtree_node_t  ngx_agent_live_sentinel;
 static ngx_event_t        ngx_agent_live_timer;
+static ngx_uint_t         ngx_agent_live_ticks;
 
 
 ngx_int_t
@@ -40,7 +44,7 @@ ngx_agent_live_init(ngx_cycle_t *cycle)
     ngx_agent_nlives = 0;
 
     ngx_memzero(&ngx_agent_live_timer, sizeof(ngx_event_t));
-    ngx_agent_live_timer.handler = ngx_agent_live_renew;
+    ngx_agent_live_timer.handler = ngx_agent_live_tick;
     ngx_agent_live_timer.log = cycle->log;
 
     /* debug builds log the "connection" of every timer */
@@ -48,7 +52,7 @@ ngx_agent_live_init(ngx_cycle_t *cycle)
 
     /* the runs hold a worker that quits, not this timer */
     ngx_agent_live_timer.cancelable = 1;
-    ngx_add_timer(&ngx_agent_live_timer, NGX_AGENT_LIVE_RENEW);
+    ngx_add_timer(&ngx_agent_live_timer, NGX_AGENT_LIVE_TICK);
 
     return NGX_OK;
 }
@@ -318,7 +322,21 @@ ngx_agent_live_cmp(ngx_rbtree_node_t *node, const ngx_agent_id_t *id)
 
 
 static void
-ngx_agent_live_renew(ngx_event_t *ev)
+ngx_agent_live_tick(ngx_event_t *ev)
+{
+    ngx_add_timer(ev, NGX_AGENT_LIVE_TICK);
+
+    ngx_agent_store_replan();
+
+    if (++ngx_agent_live_ticks % NGX_AGENT_LIVE_RENEW == 0) {
+        ngx_agent_store_sweep();
+        ngx_agent_live_renew(ev->log);
+    }
+}
+
+
+static void
+ngx_agent_live_renew(ngx_log_t *log)
 {
     ngx_queue_t        *q;
     ngx_pool_t         *pool;
@@ -326,16 +344,11 @@ ngx_agent_live_renew(ngx_event_t *ev)
     ngx_agent_live_t   *live;
     ngx_agent_step_t  **step;
 
-    ngx_add_timer(ev, NGX_AGENT_LIVE_RENEW);
-
-    ngx_agent_store_sweep();
-    ngx_agent_store_replan();
-
     if (ngx_agent_nlives == 0) {
         return;
     }
 
-    pool = ngx_create_pool(4096, ev->log);
+    pool = ngx_create_pool(4096, log);
     if (pool == NULL) {
         return;
     }

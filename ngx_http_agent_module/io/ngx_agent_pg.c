@@ -189,6 +189,13 @@ ngx_agent_pg_uptime(ngx_uint_t n)
 }
 
 
+ngx_uint_t
+ngx_agent_pg_batches(ngx_uint_t n)
+{
+    return ngx_agent_pg_lanes[n] ? ngx_agent_pg_lanes[n]->batches : 0;
+}
+
+
 static void
 ngx_agent_pg_ready(void *owner)
 {

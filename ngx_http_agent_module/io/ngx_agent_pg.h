@@ -100,6 +100,9 @@ ngx_int_t ngx_agent_pg_call(ngx_agent_pg_call_t *call);
 /* For how many ms the lane's connection has been up; 0: it is not. */
 ngx_msec_t ngx_agent_pg_uptime(ngx_uint_t lane);
 
+/* How many batches the lane has sent. */
+ngx_uint_t ngx_agent_pg_batches(ngx_uint_t lane);
+
 /* The handler will not run.  Safe at any time, also twice. */
 void ngx_agent_pg_detach(ngx_agent_pg_call_t *call);
 

@@ -46,6 +46,7 @@ ngx_agent_pg_send(ngx_agent_pg_lane_t *lane)
     lane->delivered = 0;
     lane->failed = 0;
     lane->sent = ngx_current_msec;
+    lane->batches++;
 
     ngx_log_debug3(NGX_LOG_DEBUG_CORE, lane->conn.log, 0,
                    "agent pg: %s sends %ui calls in %ui statements",

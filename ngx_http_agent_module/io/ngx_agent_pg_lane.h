@@ -36,6 +36,7 @@ typedef struct {
     ngx_queue_t                waiting;
     ngx_uint_t                 nwaiting;
     ngx_msec_t                 since;        /* connected */
+    ngx_uint_t                 batches;      /* sent */
     ngx_event_t                send;         /* posted */
     ngx_event_t                tick;
     ngx_agent_pg_bind_t        bind;

@@ -33,7 +33,7 @@
 /*
  * Plans are made on tables that may be empty and then grow by thousands of
  * rows a second, so only index scans under nested loops are right at every
- * size; and they are made anew every few seconds ("replan"): on a table that
+ * size; and they are made anew every second ("replan"): on a table that
  * was analyzed while empty even a nested loop is turned round.
  */
 

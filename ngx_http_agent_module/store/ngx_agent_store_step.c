@@ -512,9 +512,12 @@ ngx_agent_store_replan(void)
     ngx_agent_pg_call_t     *pg;
     ngx_agent_store_call_t  *call;
 
+    static ngx_uint_t        replanned[NGX_AGENT_PG_LANES];
+
     for (lane = 0; lane < NGX_AGENT_PG_LANES; lane++) {
 
-        if (ngx_agent_pg_uptime(lane) == 0) {
+        if (ngx_agent_pg_batches(lane) == replanned[lane]) {
+            /* idle, or away */
             continue;
         }
 
@@ -530,6 +533,9 @@ ngx_agent_store_replan(void)
         }
 
         pg->lane = lane;
+
+        /* its own batch, if it is one, counts as idle next time */
+        replanned[lane] = ngx_agent_pg_batches(lane) + 1;
 
         if (ngx_agent_store_send(pg) != NGX_AGAIN) {
             ngx_destroy_pool(call->pool);
