@@ -85,7 +85,8 @@ apt_site() {
             2> /dev/null \
         | awk -v release="$(. /etc/os-release; echo "$VERSION_CODENAME")" \
               '$2 == release { print $1; found = 1; exit }
-               END { if (!found) print "http://deb.debian.org/debian" }'
+               END { if (!found) exit 1 }' \
+        || echo "apt has no entry for Debian here; run apt-get update" >&2
 }
 
 
