@@ -79,8 +79,8 @@ struct ngx_agent_watch_s {
  *         set, and a watch may be added now.  FINISHED: "step" is the last
  *         step, whole.  Else nothing was stored.
  *   rc == NGX_ABORT or NGX_ERROR: as for the store.
- *   rc == NGX_DECLINED: the task's agent ("task.agent") is not configured
- *         here; the step was not begun or has been ended as failed.
+ * A task whose agent is not configured here is begun all the same, with
+ * live->agent NULL, and ends as failed.
  */
 
 struct ngx_agent_post_s {

@@ -207,13 +207,6 @@ ngx_agent_live_publish(ngx_agent_live_t *live)
 }
 
 
-ngx_uint_t
-ngx_agent_live_count(void)
-{
-    return ngx_agent_nlives;
-}
-
-
 void
 ngx_agent_step_watch(ngx_agent_live_t *live, ngx_agent_watch_t *w)
 {

@@ -344,7 +344,6 @@ ngx_agent_step_save(ngx_agent_live_t *live)
     call->task = &live->task;
     call->step = &live->step;
     call->artifacts = live->artifacts;
-    call->error = live->error;
 
     if (live->agent) {
         call->price = live->agent->price;

@@ -24,9 +24,6 @@ void ngx_agent_live_free(ngx_agent_live_t *live);
 /* Tells every watcher, then frees. */
 void ngx_agent_live_publish(ngx_agent_live_t *live);
 
-/* steps this worker runs now */
-ngx_uint_t ngx_agent_live_count(void);
-
 ngx_int_t ngx_agent_live_init(ngx_cycle_t *cycle);
 void ngx_agent_live_exit(ngx_cycle_t *cycle);
 

@@ -58,7 +58,6 @@ struct ngx_agent_store_call_s {
     ngx_agent_page_t          *page;
     ngx_uint_t                 max_steps;
     ngx_str_t                  price;     /* decimal text, for the ledger */
-    ngx_str_t                  error;     /* short reason of a failed step */
 
     ngx_int_t                  rc;
     ngx_agent_begin_e          begin;
@@ -83,7 +82,7 @@ ngx_int_t ngx_agent_store_create_task(ngx_agent_store_call_t *call);
 ngx_int_t ngx_agent_store_begin_step(ngx_agent_store_call_t *call);
 
 /*
- * in: step (everything but its inputs), artifacts (or NULL), price, error.
+ * in: step (everything but its inputs), artifacts (or NULL), price.
  * One transaction: the step, its artifacts, the ledger row.  NGX_DECLINED:
  * fenced, another attempt owns the step; nothing was changed.  Waits for the
  * store without a time limit: the answer of an LLM was paid for.
