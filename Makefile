@@ -8,6 +8,7 @@
 #   make test              the suite (t/run.sh)
 #   make matrix            the suite on nginx 1.22, 1.26 and 1.30
 #   make valgrind          leaks and invalid accesses, under a small load
+#   make torture           minutes of kills, reloads and faults under load
 #   make fuzz | lint | bench
 #   make clean
 #
@@ -73,7 +74,7 @@ copy_tree = rm -rf '$(1)' && mkdir -p '$(1)' && cp -R \
 
 
 .PHONY: module server check-deps check-load install asan test matrix valgrind \
-        fuzz lint bench clean FORCE
+        torture fuzz lint bench clean FORCE
 
 module: $(module)
 	@$(MAKE) check-load
@@ -96,6 +97,8 @@ check-deps:
 	    || need "libpq-fe.h is missing" libpq-dev; \
 	echo '#include <yajl/yajl_parse.h>' | cc -E -x c - > /dev/null 2>&1 \
 	    || need "yajl's headers are missing" libyajl-dev; \
+	echo '#include <openssl/evp.h>' | cc -E -x c - > /dev/null 2>&1 \
+	    || need "OpenSSL's headers are missing" libssl-dev; \
 	echo '#include <pcre2.h>' \
 	    | cc -DPCRE2_CODE_UNIT_WIDTH=8 -E -x c - > /dev/null 2>&1 \
 	    || echo '#include <pcre.h>' | cc -E -x c - > /dev/null 2>&1 \
@@ -151,8 +154,8 @@ check-load:
 	    *version*) echo "make: the module is for nginx $$v and $(NGINX_BIN)" \
 	         "is another one" >&2 ;; \
 	    *'cannot open shared'*|*'undefined symbol'*) echo "make: a library" \
-	         "of the module is missing; install the Debian packages libpq5" \
-	         "and libyajl2" >&2 ;; \
+	         "of the module is missing; install the Debian packages libpq5," \
+	         "libyajl2 and libssl3" >&2 ;; \
 	    *) echo "make: $(NGINX_BIN) does not load the module" >&2 ;; \
 	    esac; exit 1; fi; \
 	echo "built $(module) for nginx $$v"
@@ -217,6 +220,9 @@ matrix:
 
 valgrind:
 	@t/valgrind.sh
+
+torture:
+	@t/run.sh --torture
 
 fuzz:
 	@t/fuzz/run.sh

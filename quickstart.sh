@@ -31,8 +31,8 @@ state="$top/.quickstart"
 conf="$state/nginx.conf"
 module="$top/build/ngx_http_agent_module.so"
 
-packages="build-essential nginx nginx-dev libpq-dev libyajl-dev postgresql
-          perl curl jq ca-certificates util-linux"
+packages="build-essential nginx nginx-dev libpq-dev libyajl-dev libssl-dev
+          postgresql perl curl jq ca-certificates util-linux"
 
 say() {
     printf '%s\n' "$*"
@@ -583,6 +583,7 @@ print_conf() {
 $user
 load_module "$module";
 worker_processes auto;
+worker_shutdown_timeout 30s;
 pid "$state/nginx.pid";
 error_log "$state/error.log" notice;
 

@@ -15,7 +15,7 @@
 #define NGX_AGENT_VERSION        "0.1.0"
 
 /* the number in agent.schema_version that this build of the module needs */
-#define NGX_AGENT_SCHEMA         1
+#define NGX_AGENT_SCHEMA         2
 
 #define NGX_AGENT_ID_LEN         36
 
@@ -37,11 +37,14 @@ typedef struct {
  * The status of a step, as stored in agent.step.status; never renumber.
  *
  *   CREATED  -> RUNNING                   a worker claimed it
+ *            -> FAILED | CANCELLED        no worker took it in time; cancelled
  *   RUNNING  -> COMPLETED | WAITING | FAILED | CANCELLED
+ *            -> CREATED                   back to the queue: handed back, to
+ *                                         be tried later, or its worker died
  *
- * COMPLETED, WAITING, FAILED and CANCELLED are final for the step; a waiting
- * step is answered by the next step.  ngx_agent_step_move() in core/ is the
- * only function that changes it.
+ * CREATED is what waits in the queue.  COMPLETED, WAITING, FAILED and
+ * CANCELLED are final for the step; a waiting step is answered by the next
+ * step.  ngx_agent_step_move() in core/ is the only function that changes it.
  */
 
 typedef enum {
@@ -73,7 +76,11 @@ typedef struct {
     ngx_agent_id_t             id;
     ngx_agent_id_t             task_id;
     ngx_uint_t                 seq;              /* 1, 2, ... in the task */
-    ngx_uint_t                 attempt;          /* the fence of the run */
+    ngx_uint_t                 attempt;          /* the fence of the run: one
+                                                    more with each claim and
+                                                    each call of the agent */
+    ngx_uint_t                 spared;           /* attempts that were handed
+                                                    back and do not count */
     ngx_agent_status_e         status;
     ngx_str_t                  name;
     ngx_str_t                  input;
@@ -82,6 +89,13 @@ typedef struct {
     ngx_str_t                  additional_output;
     ngx_str_t                  turns;            /* JSON array of messages */
     ngx_str_t                  artifacts;        /* JSON array of artifacts */
+    ngx_str_t                  story;            /* of attempts that failed:
+                                                    "attempt 1: why; ..." */
+    ngx_str_t                  run;              /* JSON: owner, lease, next
+                                                    try; while not ended */
+    ngx_str_t                  error;            /* of a failed one, its text */
+    ngx_uint_t                 code;             /* of a failed one: HTTP
+                                                    status for who waits */
     uint64_t                   tokens_in;
     uint64_t                   tokens_out;
     unsigned                   is_last:1;
@@ -127,6 +141,10 @@ typedef struct {
     ngx_uint_t                 run;              /* NGX_AGENT_RUN_* */
     ngx_str_t                  price;            /* decimal, per step */
     size_t                     max_answer;       /* bytes of one LLM answer */
+    ngx_uint_t                 concurrency;      /* runs at once of one nginx;
+                                                    0: no limit of its own */
+    ngx_uint_t                 number;           /* from 0, in the order of
+                                                    the configuration */
 
     /* of the server block the agent stands in; opaque below run/ */
     void                      *server_ctx;       /* ngx_http_conf_ctx_t * */

@@ -18,10 +18,18 @@ typedef struct {
 } ngx_http_agent_found_t;
 
 
-static ngx_int_t ngx_http_agent_check_pass(ngx_conf_t *cf,
-    ngx_http_agent_main_conf_t *amcf, ngx_http_agent_pass_t *pass);
+static ngx_int_t ngx_http_agent_check_place(ngx_conf_t *cf,
+    ngx_http_agent_main_conf_t *amcf, ngx_http_agent_place_t *place);
+static ngx_int_t ngx_http_agent_check_name(ngx_conf_t *cf,
+    ngx_http_agent_main_conf_t *amcf, ngx_http_agent_place_t *place);
+static ngx_int_t ngx_http_agent_check_runs(ngx_conf_t *cf,
+    ngx_http_agent_conf_t *acf, ngx_agent_agent_t *first);
+static void ngx_http_agent_check_artifacts(ngx_conf_t *cf,
+    ngx_http_agent_conf_t *acf);
+static ngx_http_agent_place_t *ngx_http_agent_check_first(
+    ngx_http_agent_conf_t *acf);
 static ngx_int_t ngx_http_agent_check_agent(ngx_conf_t *cf,
-    ngx_agent_agent_t *agent);
+    ngx_http_agent_main_conf_t *amcf, ngx_agent_agent_t *agent);
 static ngx_http_core_loc_conf_t *ngx_http_agent_check_location(
     ngx_http_core_loc_conf_t *clcf, ngx_str_t *uri);
 static void ngx_http_agent_check_tree(ngx_http_location_tree_node_t *node,
@@ -31,84 +39,182 @@ static void ngx_http_agent_check_tree(ngx_http_location_tree_node_t *node,
 ngx_int_t
 ngx_http_agent_check(ngx_conf_t *cf)
 {
-    ngx_uint_t               i;
-    ngx_agent_agent_t      **agents;
-    ngx_http_agent_conf_t   *acf;
-    ngx_http_agent_pass_t   *passes;
+    ngx_uint_t                i;
+    ngx_agent_agent_t       **agents;
+    ngx_http_agent_conf_t    *acf;
+    ngx_http_agent_place_t   *places;
 
     acf = ngx_http_conf_get_module_main_conf(cf, ngx_http_agent_module);
 
-    passes = acf->passes.elts;
+    places = acf->places.elts;
 
-    for (i = 0; i < acf->passes.nelts; i++) {
-        if (ngx_http_agent_check_pass(cf, &acf->main, &passes[i]) != NGX_OK) {
+    for (i = 0; i < acf->places.nelts; i++) {
+        if (ngx_http_agent_check_place(cf, &acf->main, &places[i]) != NGX_OK) {
             return NGX_ERROR;
         }
     }
+
+    acf->main.used = (acf->places.nelts != 0);
 
     agents = acf->main.agents.elts;
 
     for (i = 0; i < acf->main.agents.nelts; i++) {
-        if (ngx_http_agent_check_agent(cf, agents[i]) != NGX_OK) {
+        if (ngx_http_agent_check_agent(cf, &acf->main, agents[i]) != NGX_OK) {
             return NGX_ERROR;
         }
     }
 
-    if (acf->main.used && acf->main.artifacts == NULL) {
+    if (acf->main.agents.nelts
+        && ngx_http_agent_check_runs(cf, acf, agents[0]) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    ngx_http_agent_check_artifacts(cf, acf);
+
+    return NGX_OK;
+}
+
+
+/* agents are there: does this nginx run their steps? */
+
+static ngx_int_t
+ngx_http_agent_check_runs(ngx_conf_t *cf, ngx_http_agent_conf_t *acf,
+    ngx_agent_agent_t *first)
+{
+    if (acf->main.run) {
+
+        if (acf->main.store.conninfo.data == NULL) {
+            ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                          "agent \"%V\" needs \"agent_database\" in http, "
+                          "which is missing, in %s:%ui",
+                          &first->name, first->conf_file, first->conf_line);
+            return NGX_ERROR;
+        }
+
+        acf->main.used = 1;
+
+        return NGX_OK;
+    }
+
+    if (ngx_http_agent_check_first(acf) == NULL) {
         ngx_log_error(NGX_LOG_WARN, cf->log, 0,
-                      "no \"agent_artifacts\" in http, artifacts are refused "
-                      "by \"agent_pass\" in %s:%ui",
-                      passes[0].conf_file, passes[0].conf_line);
+                      "agent \"%V\" is of no use: \"agent_run\" is off and "
+                      "there is no \"agent_pass\", in %s:%ui",
+                      &first->name, first->conf_file, first->conf_line);
     }
 
     return NGX_OK;
 }
 
 
-static ngx_int_t
-ngx_http_agent_check_pass(ngx_conf_t *cf, ngx_http_agent_main_conf_t *amcf,
-    ngx_http_agent_pass_t *pass)
+static void
+ngx_http_agent_check_artifacts(ngx_conf_t *cf, ngx_http_agent_conf_t *acf)
 {
-    ngx_uint_t           i;
-    ngx_agent_agent_t  **agents;
+    ngx_agent_agent_t       **agents;
+    ngx_http_agent_place_t   *place;
 
+    if (acf->main.artifacts) {
+        return;
+    }
+
+    place = ngx_http_agent_check_first(acf);
+
+    if (place) {
+        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                      "no \"agent_artifacts\" in http, artifacts are refused "
+                      "by \"agent_pass\" in %s:%ui",
+                      place->conf_file, place->conf_line);
+        return;
+    }
+
+    if (acf->main.agents.nelts && acf->main.run) {
+        agents = acf->main.agents.elts;
+
+        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                      "no \"agent_artifacts\" in http, agent \"%V\" cannot "
+                      "write files, in %s:%ui", &agents[0]->name,
+                      agents[0]->conf_file, agents[0]->conf_line);
+    }
+}
+
+
+/* the first agent_pass, or NULL */
+
+static ngx_http_agent_place_t *
+ngx_http_agent_check_first(ngx_http_agent_conf_t *acf)
+{
+    ngx_uint_t               i;
+    ngx_http_agent_place_t  *places;
+
+    places = acf->places.elts;
+
+    for (i = 0; i < acf->places.nelts; i++) {
+        if (places[i].handler == ngx_http_agent_handler) {
+            return &places[i];
+        }
+    }
+
+    return NULL;
+}
+
+
+static ngx_int_t
+ngx_http_agent_check_place(ngx_conf_t *cf, ngx_http_agent_main_conf_t *amcf,
+    ngx_http_agent_place_t *place)
+{
     if (amcf->store.conninfo.data == NULL) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                      "\"agent_pass\" needs \"agent_database\" in http, "
+                      "\"%V\" needs \"agent_database\" in http, "
                       "which is missing, in %s:%ui",
-                      pass->conf_file, pass->conf_line);
+                      place->directive, place->conf_file, place->conf_line);
         return NGX_ERROR;
     }
 
     /* a later directive of the same location took it, proxy_pass perhaps */
 
-    if (pass->clcf->handler != ngx_http_agent_handler) {
+    if (place->clcf->handler != place->handler) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                      "\"agent_pass\" directive stands in a location that "
+                      "\"%V\" directive stands in a location that "
                       "has another content handler in %s:%ui",
-                      pass->conf_file, pass->conf_line);
+                      place->directive, place->conf_file, place->conf_line);
         return NGX_ERROR;
+    }
+
+    if (place->handler != ngx_http_agent_handler) {
+        return NGX_OK;
     }
 
     if (amcf->agents.nelts == 0) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                       "\"agent_pass\" needs an \"agent\" block in a server, "
                       "there is none, in %s:%ui",
-                      pass->conf_file, pass->conf_line);
+                      place->conf_file, place->conf_line);
         return NGX_ERROR;
     }
 
-    if (pass->name.len == 0) {
+    if (place->name.len == 0) {
         return NGX_OK;
     }
+
+    return ngx_http_agent_check_name(cf, amcf, place);
+}
+
+
+static ngx_int_t
+ngx_http_agent_check_name(ngx_conf_t *cf, ngx_http_agent_main_conf_t *amcf,
+    ngx_http_agent_place_t *place)
+{
+    ngx_uint_t           i;
+    ngx_agent_agent_t  **agents;
 
     agents = amcf->agents.elts;
 
     for (i = 0; i < amcf->agents.nelts; i++) {
 
-        if (agents[i]->name.len == pass->name.len
-            && ngx_strncmp(agents[i]->name.data, pass->name.data,
-                           pass->name.len)
+        if (agents[i]->name.len == place->name.len
+            && ngx_strncmp(agents[i]->name.data, place->name.data,
+                           place->name.len)
                == 0)
         {
             return NGX_OK;
@@ -117,7 +223,7 @@ ngx_http_agent_check_pass(ngx_conf_t *cf, ngx_http_agent_main_conf_t *amcf,
 
     ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                   "no agent \"%V\" is defined for \"agent_pass\" in %s:%ui",
-                  &pass->name, pass->conf_file, pass->conf_line);
+                  &place->name, place->conf_file, place->conf_line);
 
     return NGX_ERROR;
 }
@@ -129,7 +235,8 @@ ngx_http_agent_check_pass(ngx_conf_t *cf, ngx_http_agent_main_conf_t *amcf,
  */
 
 static ngx_int_t
-ngx_http_agent_check_agent(ngx_conf_t *cf, ngx_agent_agent_t *agent)
+ngx_http_agent_check_agent(ngx_conf_t *cf, ngx_http_agent_main_conf_t *amcf,
+    ngx_agent_agent_t *agent)
 {
     u_char                    *args;
     ngx_str_t                  uri;
@@ -149,6 +256,12 @@ ngx_http_agent_check_agent(ngx_conf_t *cf, ngx_agent_agent_t *agent)
                            ctx->loc_conf[ngx_http_core_module.ctx_index],
                            &uri);
 
+    /* an nginx that only accepts needs no way to the LLM, and no key of it */
+
+    if (clcf == NULL && !amcf->run) {
+        return NGX_OK;
+    }
+
     if (clcf == NULL) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                       "no location of this server matches \"pass %V\" of "
@@ -158,11 +271,15 @@ ngx_http_agent_check_agent(ngx_conf_t *cf, ngx_agent_agent_t *agent)
         return NGX_ERROR;
     }
 
-    if (clcf->handler == ngx_http_agent_handler) {
+    if (clcf->handler == ngx_http_agent_handler
+        || clcf->handler == ngx_http_agent_status_handler)
+    {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                       "\"pass %V\" of agent \"%V\" leads to location \"%V\", "
-                      "which has \"agent_pass\" itself, in %s:%ui",
+                      "which has \"%s\" itself, in %s:%ui",
                       &agent->pass, &agent->name, &clcf->name,
+                      clcf->handler == ngx_http_agent_handler
+                          ? "agent_pass" : "agent_status",
                       agent->conf_file, agent->conf_line);
         return NGX_ERROR;
     }

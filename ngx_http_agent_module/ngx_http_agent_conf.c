@@ -16,37 +16,64 @@
 #define NGX_HTTP_AGENT_QUEUE      1024
 #define NGX_HTTP_AGENT_LEASE      30000
 
+#define NGX_HTTP_AGENT_DEPTH      100000
+#define NGX_HTTP_AGENT_POLL       5000
+#define NGX_HTTP_AGENT_PATIENCE   86400000
+
+
+/* "name=value"; NULL when good, else what is wrong */
 
 typedef struct {
     ngx_str_t                  name;
-    char                    *(*set)(ngx_agent_store_conf_t *store,
+    char                    *(*set)(ngx_http_agent_main_conf_t *amcf,
                                     ngx_str_t *s);
 } ngx_http_agent_conf_option_t;
 
 
 static char *ngx_http_agent_conf_database(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
-static char *ngx_http_agent_conf_database_wait(ngx_agent_store_conf_t *store,
-    ngx_str_t *s);
-static char *ngx_http_agent_conf_database_queue(ngx_agent_store_conf_t *store,
-    ngx_str_t *s);
+static char *ngx_http_agent_conf_database_wait(
+    ngx_http_agent_main_conf_t *amcf, ngx_str_t *s);
+static char *ngx_http_agent_conf_database_queue(
+    ngx_http_agent_main_conf_t *amcf, ngx_str_t *s);
 static char *ngx_http_agent_conf_database_prepared(
-    ngx_agent_store_conf_t *store, ngx_str_t *s);
+    ngx_http_agent_main_conf_t *amcf, ngx_str_t *s);
+static char *ngx_http_agent_conf_queue(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+static char *ngx_http_agent_conf_queue_poll(ngx_http_agent_main_conf_t *amcf,
+    ngx_str_t *s);
+static char *ngx_http_agent_conf_queue_patience(
+    ngx_http_agent_main_conf_t *amcf, ngx_str_t *s);
 static char *ngx_http_agent_conf_artifacts(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static char *ngx_http_agent_conf_pass(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
-static char *ngx_http_agent_conf_remember(ngx_conf_t *cf,
-    ngx_http_agent_loc_conf_t *alcf, ngx_http_core_loc_conf_t *clcf);
+static char *ngx_http_agent_conf_status(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+static char *ngx_http_agent_conf_remember(ngx_conf_t *cf, ngx_command_t *cmd,
+    ngx_str_t *name, ngx_http_handler_pt handler);
 
 
-static ngx_http_agent_conf_option_t  ngx_http_agent_conf_options[] = {
+static ngx_http_agent_conf_option_t  ngx_http_agent_database_options[] = {
     { ngx_string("wait="), ngx_http_agent_conf_database_wait },
     { ngx_string("queue="), ngx_http_agent_conf_database_queue },
     { ngx_string("prepared="), ngx_http_agent_conf_database_prepared },
     { ngx_null_string, NULL }
 };
 
+
+static ngx_http_agent_conf_option_t  ngx_http_agent_queue_options[] = {
+    { ngx_string("poll="), ngx_http_agent_conf_queue_poll },
+    { ngx_string("patience="), ngx_http_agent_conf_queue_patience },
+    { ngx_null_string, NULL }
+};
+
+
+static ngx_http_agent_range_t  ngx_http_agent_concurrency_range =
+    { 1, 100000, "it must be a number from 1 to 100000" };
+
+static ngx_http_agent_range_t  ngx_http_agent_depth_range =
+    { 1, 10000000, "it must be a number from 1 to 10000000" };
 
 static ngx_http_agent_range_t  ngx_http_agent_timeout_range =
     { 1, 86400000, "it must be a time from 1ms to 24h" };
@@ -56,6 +83,9 @@ static ngx_http_agent_range_t  ngx_http_agent_attempts_range =
 
 static ngx_http_agent_range_t  ngx_http_agent_steps_range =
     { 1, 10000, "it must be a number from 1 to 10000" };
+
+static ngx_http_agent_range_t  ngx_http_agent_runs_range =
+    { 0, 100000, "it must be a number from 0 to 100000" };
 
 static ngx_http_agent_range_t  ngx_http_agent_answer_range =
     { 1, 1024 * 1024 * 1024, "it must be a size from 1 to 1024m" };
@@ -76,6 +106,27 @@ ngx_command_t  ngx_http_agent_commands[] = {
       NGX_HTTP_MAIN_CONF_OFFSET,
       0,
       NULL },
+
+    { ngx_string("agent_run"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      offsetof(ngx_http_agent_main_conf_t, run),
+      NULL },
+
+    { ngx_string("agent_concurrency"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
+      ngx_http_agent_conf_number,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      offsetof(ngx_http_agent_main_conf_t, core.concurrency),
+      &ngx_http_agent_concurrency_range },
+
+    { ngx_string("agent_queue"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_1MORE,
+      ngx_http_agent_conf_queue,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      0,
+      &ngx_http_agent_depth_range },
 
     { ngx_string("agent"),
       NGX_HTTP_SRV_CONF|NGX_CONF_BLOCK|NGX_CONF_TAKE1,
@@ -142,6 +193,13 @@ ngx_command_t  ngx_http_agent_commands[] = {
       offsetof(ngx_agent_agent_t, max_steps),
       &ngx_http_agent_steps_range },
 
+    { ngx_string("concurrency"),
+      NGX_HTTP_AGENT_CONF|NGX_CONF_TAKE1,
+      ngx_http_agent_conf_number,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_agent_agent_t, concurrency),
+      &ngx_http_agent_runs_range },
+
     { ngx_string("max_answer"),
       NGX_HTTP_AGENT_CONF|NGX_CONF_TAKE1,
       ngx_http_agent_conf_size,
@@ -177,6 +235,13 @@ ngx_command_t  ngx_http_agent_commands[] = {
       offsetof(ngx_http_agent_loc_conf_t, strict),
       NULL },
 
+    { ngx_string("agent_status"),
+      NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS,
+      ngx_http_agent_conf_status,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
       ngx_null_command
 };
 
@@ -198,8 +263,8 @@ ngx_http_agent_create_main_conf(ngx_conf_t *cf)
         return NULL;
     }
 
-    if (ngx_array_init(&acf->passes, cf->pool, 4,
-                       sizeof(ngx_http_agent_pass_t))
+    if (ngx_array_init(&acf->places, cf->pool, 4,
+                       sizeof(ngx_http_agent_place_t))
         != NGX_OK)
     {
         return NULL;
@@ -208,6 +273,12 @@ ngx_http_agent_create_main_conf(ngx_conf_t *cf)
     acf->main.store.wait = NGX_CONF_UNSET_MSEC;
     acf->main.store.queue = NGX_CONF_UNSET_UINT;
     acf->main.store.prepared = NGX_CONF_UNSET;
+    acf->main.store.patience = NGX_CONF_UNSET_MSEC;
+
+    acf->main.run = NGX_CONF_UNSET;
+    acf->main.core.concurrency = NGX_CONF_UNSET_UINT;
+    acf->main.core.queue = NGX_CONF_UNSET_UINT;
+    acf->main.core.poll = NGX_CONF_UNSET_MSEC;
 
     return acf;
 }
@@ -221,8 +292,15 @@ ngx_http_agent_init_main_conf(ngx_conf_t *cf, void *conf)
     ngx_conf_init_msec_value(amcf->store.wait, NGX_HTTP_AGENT_WAIT);
     ngx_conf_init_uint_value(amcf->store.queue, NGX_HTTP_AGENT_QUEUE);
     ngx_conf_init_value(amcf->store.prepared, 1);
+    ngx_conf_init_msec_value(amcf->store.patience, NGX_HTTP_AGENT_PATIENCE);
 
     amcf->store.lease = NGX_HTTP_AGENT_LEASE;
+
+    ngx_conf_init_value(amcf->run, 1);
+    ngx_conf_init_uint_value(amcf->core.queue, NGX_HTTP_AGENT_DEPTH);
+    ngx_conf_init_msec_value(amcf->core.poll, NGX_HTTP_AGENT_POLL);
+
+    /* core.concurrency: when worker_connections is known for certain */
 
     return NGX_CONF_OK;
 }
@@ -284,14 +362,13 @@ ngx_http_agent_conf_invalid(ngx_conf_t *cf, ngx_str_t *value,
 }
 
 
-/* options of agent_database: NULL when good, else what is wrong */
-
 static char *
-ngx_http_agent_conf_database_wait(ngx_agent_store_conf_t *store, ngx_str_t *s)
+ngx_http_agent_conf_database_wait(ngx_http_agent_main_conf_t *amcf,
+    ngx_str_t *s)
 {
     ngx_int_t  n;
 
-    if (store->wait != NGX_CONF_UNSET_MSEC) {
+    if (amcf->store.wait != NGX_CONF_UNSET_MSEC) {
         return "\"wait\" is set twice";
     }
 
@@ -301,19 +378,19 @@ ngx_http_agent_conf_database_wait(ngx_agent_store_conf_t *store, ngx_str_t *s)
         return "\"wait\" must be a time from 100ms to 60s";
     }
 
-    store->wait = (ngx_msec_t) n;
+    amcf->store.wait = (ngx_msec_t) n;
 
     return NULL;
 }
 
 
 static char *
-ngx_http_agent_conf_database_queue(ngx_agent_store_conf_t *store,
+ngx_http_agent_conf_database_queue(ngx_http_agent_main_conf_t *amcf,
     ngx_str_t *s)
 {
     ngx_int_t  n;
 
-    if (store->queue != NGX_CONF_UNSET_UINT) {
+    if (amcf->store.queue != NGX_CONF_UNSET_UINT) {
         return "\"queue\" is set twice";
     }
 
@@ -323,27 +400,27 @@ ngx_http_agent_conf_database_queue(ngx_agent_store_conf_t *store,
         return "\"queue\" must be a number from 1 to 1000000";
     }
 
-    store->queue = (ngx_uint_t) n;
+    amcf->store.queue = (ngx_uint_t) n;
 
     return NULL;
 }
 
 
 static char *
-ngx_http_agent_conf_database_prepared(ngx_agent_store_conf_t *store,
+ngx_http_agent_conf_database_prepared(ngx_http_agent_main_conf_t *amcf,
     ngx_str_t *s)
 {
-    if (store->prepared != NGX_CONF_UNSET) {
+    if (amcf->store.prepared != NGX_CONF_UNSET) {
         return "\"prepared\" is set twice";
     }
 
     if (ngx_strcmp(s->data, "on") == 0) {
-        store->prepared = 1;
+        amcf->store.prepared = 1;
         return NULL;
     }
 
     if (ngx_strcmp(s->data, "off") == 0) {
-        store->prepared = 0;
+        amcf->store.prepared = 0;
         return NULL;
     }
 
@@ -351,14 +428,19 @@ ngx_http_agent_conf_database_prepared(ngx_agent_store_conf_t *store,
 }
 
 
-static char *
-ngx_http_agent_conf_database_option(ngx_agent_store_conf_t *store,
-    ngx_str_t *value)
-{
-    ngx_str_t                       s;
-    ngx_http_agent_conf_option_t   *option;
+/*
+ * Options behind a directive's first argument.  The value of one that is
+ * unknown is not shown: it is likely to be the rest of a conninfo that was
+ * not quoted, and that may be a password.
+ */
 
-    for (option = ngx_http_agent_conf_options; option->name.len; option++) {
+static char *
+ngx_http_agent_conf_option(ngx_http_agent_conf_option_t *option,
+    ngx_http_agent_main_conf_t *amcf, ngx_str_t *value, char *unknown)
+{
+    ngx_str_t  s;
+
+    for ( /* void */ ; option->name.len; option++) {
 
         if (value->len >= option->name.len
             && ngx_strncmp(value->data, option->name.data, option->name.len)
@@ -367,17 +449,38 @@ ngx_http_agent_conf_database_option(ngx_agent_store_conf_t *store,
             s.data = value->data + option->name.len;
             s.len = value->len - option->name.len;
 
-            return option->set(store, &s);
+            return option->set(amcf, &s);
         }
     }
 
-    /*
-     * The value is not shown: it is likely to be the rest of a conninfo that
-     * was not quoted, and that may be a password.
-     */
+    return unknown;
+}
 
-    return "only \"wait=\", \"queue=\" and \"prepared=\" may follow the "
-           "conninfo, which must be quoted when it has spaces";
+
+static char *
+ngx_http_agent_conf_options(ngx_conf_t *cf, ngx_command_t *cmd,
+    ngx_http_agent_conf_option_t *options, ngx_http_agent_main_conf_t *amcf,
+    char *unknown)
+{
+    char        *text;
+    ngx_str_t   *value;
+    ngx_uint_t   i;
+
+    value = cf->args->elts;
+
+    for (i = 2; i < cf->args->nelts; i++) {
+
+        text = ngx_http_agent_conf_option(options, amcf, &value[i], unknown);
+
+        if (text) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "invalid parameter %ui in \"%V\" directive, "
+                               "%s", i, &cmd->name, text);
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    return NGX_CONF_OK;
 }
 
 
@@ -388,7 +491,6 @@ ngx_http_agent_conf_database(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     char                    *text;
     ngx_str_t               *value;
-    ngx_uint_t               i;
     ngx_agent_store_conf_t  *store;
 
     store = &amcf->store;
@@ -413,19 +515,84 @@ ngx_http_agent_conf_database(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    for (i = 2; i < cf->args->nelts; i++) {
+    return ngx_http_agent_conf_options(cf, cmd,
+                      ngx_http_agent_database_options, amcf,
+                      "only \"wait=\", \"queue=\" and \"prepared=\" may "
+                      "follow the conninfo, which must be quoted when it has "
+                      "spaces");
+}
 
-        text = ngx_http_agent_conf_database_option(store, &value[i]);
 
-        if (text) {
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                               "invalid parameter %ui in \"agent_database\" "
-                               "directive, %s", i, text);
-            return NGX_CONF_ERROR;
-        }
+static char *
+ngx_http_agent_conf_queue_poll(ngx_http_agent_main_conf_t *amcf, ngx_str_t *s)
+{
+    ngx_int_t  n;
+
+    if (amcf->core.poll != NGX_CONF_UNSET_MSEC) {
+        return "\"poll\" is set twice";
     }
 
-    return NGX_CONF_OK;
+    n = ngx_parse_time(s, 0);
+
+    if (n == NGX_ERROR || n < 100 || n > 60000) {
+        return "\"poll\" must be a time from 100ms to 60s";
+    }
+
+    amcf->core.poll = (ngx_msec_t) n;
+
+    return NULL;
+}
+
+
+static char *
+ngx_http_agent_conf_queue_patience(ngx_http_agent_main_conf_t *amcf,
+    ngx_str_t *s)
+{
+    ngx_int_t  n;
+
+    if (amcf->store.patience != NGX_CONF_UNSET_MSEC) {
+        return "\"patience\" is set twice";
+    }
+
+    n = ngx_parse_time(s, 0);
+
+    if (n == NGX_ERROR || n < 1000 || n > 7 * 86400000) {
+        return "\"patience\" must be a time from 1s to 7d";
+    }
+
+    amcf->store.patience = (ngx_msec_t) n;
+
+    return NULL;
+}
+
+
+static char *
+ngx_http_agent_conf_queue(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_agent_main_conf_t *amcf = conf;
+
+    ngx_int_t                n;
+    ngx_str_t               *value;
+    ngx_http_agent_range_t  *range;
+
+    if (amcf->core.queue != NGX_CONF_UNSET_UINT) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+    range = cmd->post;
+
+    n = ngx_atoi(value[1].data, value[1].len);
+
+    if (n == NGX_ERROR || n < range->min || n > range->max) {
+        return ngx_http_agent_conf_invalid(cf, &value[1], cmd, range->text);
+    }
+
+    amcf->core.queue = (ngx_uint_t) n;
+
+    return ngx_http_agent_conf_options(cf, cmd, ngx_http_agent_queue_options,
+                      amcf, "only \"poll=\" and \"patience=\" may follow the "
+                      "number");
 }
 
 
@@ -499,8 +666,7 @@ ngx_http_agent_conf_pass(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_agent_loc_conf_t *alcf = conf;
 
-    ngx_str_t                         *value;
-    ngx_http_core_loc_conf_t          *clcf;
+    ngx_str_t                         *value, *name;
     ngx_http_compile_complex_value_t   ccv;
 
     if (alcf->pass) {
@@ -511,12 +677,6 @@ ngx_http_agent_conf_pass(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     if (value[1].len == 0) {
         return "has an empty agent name";
-    }
-
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-
-    if (clcf->handler) {
-        return "stands in a location that has another content handler";
     }
 
     alcf->pass = ngx_palloc(cf->pool, sizeof(ngx_http_complex_value_t));
@@ -534,39 +694,68 @@ ngx_http_agent_conf_pass(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    clcf->handler = ngx_http_agent_handler;
+    name = alcf->pass->lengths ? NULL : &alcf->pass->value;
 
-    return ngx_http_agent_conf_remember(cf, alcf, clcf);
+    return ngx_http_agent_conf_remember(cf, cmd, name,
+                                        ngx_http_agent_handler);
 }
 
 
-/* for ngx_http_agent_check(): the agent may be defined further down */
+static char *
+ngx_http_agent_conf_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_agent_loc_conf_t *alcf = conf;
+
+    if (alcf->status) {
+        return "is duplicate";
+    }
+
+    alcf->status = 1;
+
+    return ngx_http_agent_conf_remember(cf, cmd, NULL,
+                                        ngx_http_agent_status_handler);
+}
+
+
+/*
+ * Makes the handler the location's, and keeps the place for
+ * ngx_http_agent_check(): the agent may be defined further down.
+ */
 
 static char *
-ngx_http_agent_conf_remember(ngx_conf_t *cf, ngx_http_agent_loc_conf_t *alcf,
-    ngx_http_core_loc_conf_t *clcf)
+ngx_http_agent_conf_remember(ngx_conf_t *cf, ngx_command_t *cmd,
+    ngx_str_t *name, ngx_http_handler_pt handler)
 {
-    ngx_http_agent_conf_t  *acf;
-    ngx_http_agent_pass_t  *pass;
+    ngx_http_agent_conf_t     *acf;
+    ngx_http_agent_place_t    *place;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    if (clcf->handler) {
+        return "stands in a location that has another content handler";
+    }
+
+    clcf->handler = handler;
 
     acf = ngx_http_conf_get_module_main_conf(cf, ngx_http_agent_module);
 
-    pass = ngx_array_push(&acf->passes);
-    if (pass == NULL) {
+    place = ngx_array_push(&acf->places);
+    if (place == NULL) {
         return NGX_CONF_ERROR;
     }
 
-    ngx_str_null(&pass->name);
+    ngx_str_null(&place->name);
 
-    if (alcf->pass->lengths == NULL) {
-        pass->name = alcf->pass->value;
+    if (name) {
+        place->name = *name;
     }
 
-    pass->clcf = clcf;
-    pass->conf_file = cf->conf_file->file.name.data;
-    pass->conf_line = cf->conf_file->line;
-
-    acf->main.used = 1;
+    place->directive = &cmd->name;
+    place->handler = handler;
+    place->clcf = clcf;
+    place->conf_file = cf->conf_file->file.name.data;
+    place->conf_line = cf->conf_file->line;
 
     return NGX_CONF_OK;
 }

@@ -25,21 +25,23 @@ typedef struct {
 } ngx_http_agent_range_t;
 
 
-/* one agent_pass as it stands in the file, for checks across blocks */
+/* one agent_pass or agent_status as it stands, for checks across blocks */
 
 typedef struct {
+    ngx_str_t                   *directive;
     ngx_str_t                    name;      /* empty: it has variables */
+    ngx_http_handler_pt          handler;
     ngx_http_core_loc_conf_t    *clcf;
     u_char                      *conf_file;
     ngx_uint_t                   conf_line;
-} ngx_http_agent_pass_t;
+} ngx_http_agent_place_t;
 
 
 /* "main" comes first: to the rooms the main conf is just that */
 
 typedef struct {
     ngx_http_agent_main_conf_t   main;
-    ngx_array_t                  passes;    /* of ngx_http_agent_pass_t */
+    ngx_array_t                  places;    /* of ngx_http_agent_place_t */
 } ngx_http_agent_conf_t;
 
 
@@ -61,7 +63,8 @@ char *ngx_http_agent_conf_invalid(ngx_conf_t *cf, ngx_str_t *value,
 
 /*
  * The agent block, and the setters of what may stand in it: "conf" is the
- * ngx_agent_agent_t, cmd->offset the field, cmd->post a number's range.
+ * ngx_agent_agent_t, cmd->offset the field, cmd->post a number's range.  A
+ * number may as well be a field of the main conf.
  */
 char *ngx_http_agent_conf_agent(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);

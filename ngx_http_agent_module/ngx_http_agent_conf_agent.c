@@ -6,6 +6,7 @@
 
 #include "ngx_http_agent_conf.h"
 #include "ngx_agent_json.h"
+#include "ngx_agent_stat.h"
 
 
 #define NGX_HTTP_AGENT_NAME_MAX   64
@@ -47,6 +48,15 @@ ngx_http_agent_conf_name(ngx_conf_t *cf, ngx_http_agent_main_conf_t *amcf,
         return NGX_CONF_ERROR;
     }
 
+    /* their runs are counted in memory that all workers share */
+
+    if (amcf->agents.nelts == NGX_AGENT_STAT_AGENTS) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "agent \"%V\" is one too many, there may be %d",
+                           name, NGX_AGENT_STAT_AGENTS);
+        return NGX_CONF_ERROR;
+    }
+
     agents = amcf->agents.elts;
 
     for (i = 0; i < amcf->agents.nelts; i++) {
@@ -84,6 +94,7 @@ ngx_http_agent_conf_create(ngx_conf_t *cf, ngx_http_agent_main_conf_t *amcf)
     }
 
     *slot = agent;
+    agent->number = amcf->agents.nelts - 1;
     value = cf->args->elts;
 
     agent->name = value[1];
@@ -96,6 +107,7 @@ ngx_http_agent_conf_create(ngx_conf_t *cf, ngx_http_agent_main_conf_t *amcf)
     agent->timeout = NGX_CONF_UNSET_MSEC;
     agent->attempts = NGX_CONF_UNSET_UINT;
     agent->max_steps = NGX_CONF_UNSET_UINT;
+    agent->concurrency = NGX_CONF_UNSET_UINT;
     agent->max_answer = NGX_CONF_UNSET_SIZE;
 
     return agent;
@@ -110,6 +122,7 @@ ngx_http_agent_conf_defaults(ngx_agent_agent_t *agent)
     ngx_conf_init_msec_value(agent->timeout, NGX_HTTP_AGENT_TIMEOUT);
     ngx_conf_init_uint_value(agent->attempts, NGX_HTTP_AGENT_ATTEMPTS);
     ngx_conf_init_uint_value(agent->max_steps, NGX_HTTP_AGENT_STEPS);
+    ngx_conf_init_uint_value(agent->concurrency, 0);
     ngx_conf_init_size_value(agent->max_answer, NGX_HTTP_AGENT_ANSWER);
 
     if (agent->price.data == NULL) {
@@ -441,12 +454,12 @@ ngx_http_agent_conf_run(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     if (ngx_strcmp(value[1].data, "auto") == 0) {
-        return ngx_http_agent_conf_invalid(cf, &value[1], cmd,
-                            "it needs the queue, which this version has not");
+        agent->run = NGX_AGENT_RUN_AUTO;
+        return NGX_CONF_OK;
     }
 
     return ngx_http_agent_conf_invalid(cf, &value[1], cmd,
-                                       "it must be \"step\"");
+                                       "it must be \"step\" or \"auto\"");
 }
 
 

@@ -7,12 +7,16 @@
 #include "ngx_http_agent_conf.h"
 #include "ngx_agent_blob.h"
 #include "ngx_agent_core.h"
+#include "ngx_agent_stat.h"
 #include "ngx_http_agent_run.h"
 #include "ngx_http_agent_web.h"
 
 
 static ngx_int_t ngx_http_agent_postconfiguration(ngx_conf_t *cf);
+static ngx_int_t ngx_http_agent_init_module(ngx_cycle_t *cycle);
 static ngx_int_t ngx_http_agent_init_process(ngx_cycle_t *cycle);
+static ngx_int_t ngx_http_agent_init_rooms(ngx_cycle_t *cycle,
+    ngx_http_agent_main_conf_t *amcf);
 static void ngx_http_agent_exit_process(ngx_cycle_t *cycle);
 
 
@@ -37,7 +41,7 @@ ngx_module_t  ngx_http_agent_module = {
     ngx_http_agent_commands,               /* module directives */
     NGX_HTTP_MODULE,                       /* module type */
     NULL,                                  /* init master */
-    NULL,                                  /* init module */
+    ngx_http_agent_init_module,            /* init module */
     ngx_http_agent_init_process,           /* init process */
     NULL,                                  /* init thread */
     NULL,                                  /* exit thread */
@@ -62,10 +66,14 @@ ngx_http_agent_postconfiguration(ngx_conf_t *cf)
         return NGX_ERROR;
     }
 
-    /* loaded but not used: no filter, no thread, no cost */
+    /* loaded but not used: no filter, no memory, no thread, no cost */
 
     if (!amcf->used) {
         return NGX_OK;
+    }
+
+    if (ngx_agent_stat_zone(cf, &ngx_http_agent_module) != NGX_OK) {
+        return NGX_ERROR;
     }
 
 #if (NGX_THREADS)
@@ -82,6 +90,43 @@ ngx_http_agent_postconfiguration(ngx_conf_t *cf)
     }
 
     return ngx_http_agent_error_init(cf);
+}
+
+
+/*
+ * The limit of runs, when "worker_connections" is known wherever it stands.
+ * A step with its client takes three connections: the client's, the agent's,
+ * and the one of the worker's own request.
+ */
+
+static ngx_int_t
+ngx_http_agent_init_module(ngx_cycle_t *cycle)
+{
+    ngx_agent_core_conf_t       *core;
+    ngx_http_agent_main_conf_t  *amcf;
+
+    amcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_agent_module);
+
+    if (amcf == NULL || !amcf->used) {
+        return NGX_OK;
+    }
+
+    core = &amcf->core;
+
+    if (core->concurrency == NGX_CONF_UNSET_UINT) {
+        core->concurrency = ngx_max(cycle->connection_n / 4, 1);
+        return NGX_OK;
+    }
+
+    if (core->concurrency > cycle->connection_n / 3) {
+        ngx_log_error(NGX_LOG_WARN, cycle->log, 0,
+                      "\"agent_concurrency\" %ui is more than a third of "
+                      "\"worker_connections\" %ui: a step whose client waits "
+                      "takes three of them",
+                      core->concurrency, cycle->connection_n);
+    }
+
+    return NGX_OK;
 }
 
 
@@ -109,6 +154,8 @@ ngx_http_agent_init_process(ngx_cycle_t *cycle)
         return NGX_OK;
     }
 
+    ngx_agent_stat_init(cycle);
+
     if (amcf->artifacts
         && ngx_agent_blob_init(cycle, &amcf->artifacts->name,
                                amcf->thread_pool)
@@ -122,13 +169,33 @@ ngx_http_agent_init_process(ngx_cycle_t *cycle)
         amcf->artifacts = NULL;
     }
 
+    return ngx_http_agent_init_rooms(cycle, amcf);
+}
+
+
+static ngx_int_t
+ngx_http_agent_init_rooms(ngx_cycle_t *cycle,
+    ngx_http_agent_main_conf_t *amcf)
+{
+    ngx_core_conf_t        *ccf;
+    ngx_agent_core_conf_t  *core;
+
+    ccf = (ngx_core_conf_t *) ngx_get_conf(cycle->conf_ctx, ngx_core_module);
+
+    core = &amcf->core;
+
+    core->agents = &amcf->agents;
+    core->runner = &ngx_http_agent_runner;
+    core->wait = amcf->store.wait;
+    core->patience = amcf->store.patience;
+    core->shutdown = ccf->shutdown_timeout;
+    core->run = amcf->run;
+
     if (ngx_agent_store_init(cycle, &amcf->store) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    if (ngx_agent_core_init(cycle, &amcf->agents, ngx_http_agent_run_start)
-        != NGX_OK)
-    {
+    if (ngx_agent_core_init(cycle, core) != NGX_OK) {
         ngx_agent_store_exit(cycle);
         return NGX_ERROR;
     }

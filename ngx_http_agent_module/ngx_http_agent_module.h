@@ -10,21 +10,25 @@
 
 #include <ngx_http.h>
 #include "ngx_agent.h"
-#include "ngx_agent_store.h"
+#include "ngx_agent_core.h"
 
 
 typedef struct {
     ngx_agent_store_conf_t     store;
+    ngx_agent_core_conf_t      core;         /* whole at worker start only */
+    ngx_flag_t                 run;          /* agent_run */
     ngx_path_t                *artifacts;    /* NULL: not configured */
     ngx_array_t                agents;       /* of ngx_agent_agent_t * */
     void                      *thread_pool;  /* ngx_thread_pool_t *, or NULL */
-    unsigned                   used:1;       /* some agent_pass stands */
+    unsigned                   used:1;       /* agent_pass or agent_status
+                                                stands, or agents are run */
 } ngx_http_agent_main_conf_t;
 
 
 typedef struct {
     ngx_http_complex_value_t  *pass;         /* NULL: no agent_pass here */
     ngx_flag_t                 strict;       /* agent_strict */
+    unsigned                   status:1;     /* agent_status stands here */
 } ngx_http_agent_loc_conf_t;
 
 

@@ -90,7 +90,8 @@ run_tests();
 __DATA__
 
 === TEST 1: VALUE without a value
---- values: agent_database agent_artifacts agent_strict
+--- values: agent_database agent_artifacts agent_run agent_concurrency
+    agent_queue agent_strict
 --- http_config
 VALUE;
 --- must_die
@@ -98,7 +99,8 @@ VALUE;
 [emerg] invalid number of arguments in "VALUE" directive in http_config:1
 
 === TEST 2: VALUE in a server
---- values: agent_database agent_artifacts agent_pass
+--- values: agent_database agent_artifacts agent_run agent_concurrency
+    agent_queue agent_pass agent_status
 --- config
 VALUE a;
 --- must_die
@@ -273,7 +275,86 @@ location /llm/ { internal; return 204; }
 [emerg] mkdir() "$TEST_NGINX_SCRATCH/none/artifacts" failed (2: No such file or
     directory)
 
-=== TEST 22: no name or two: VALUE
+=== TEST 22: agent_run maybe
+--- http_config
+agent_run maybe;
+--- must_die
+--- error_log
+[emerg] invalid value "maybe" in "agent_run" directive, it must be "on" or
+    "off" in http_config:1
+
+=== TEST 23: VALUE twice
+--- values: agent_concurrency agent_queue
+--- http_config
+VALUE 1;
+VALUE 1;
+--- must_die
+--- error_log
+[emerg] "VALUE" directive is duplicate in http_config:2
+
+=== TEST 24: agent_run twice
+--- http_config
+agent_run on;
+agent_run off;
+--- must_die
+--- error_log
+[emerg] "agent_run" directive is duplicate in http_config:2
+
+=== TEST 25: agent_concurrency VALUE
+--- values: 0 -1 100001 many 1k
+--- http_config
+agent_concurrency VALUE;
+--- must_die
+--- error_log
+[emerg] invalid value "VALUE" in "agent_concurrency" directive, it must be a
+    number from 1 to 100000 in http_config:1
+
+=== TEST 26: agent_queue VALUE
+--- values: 0 -1 10000001 many 1k poll=1s
+--- http_config
+agent_queue VALUE;
+--- must_die
+--- error_log
+[emerg] invalid value "VALUE" in "agent_queue" directive, it must be a number
+    from 1 to 10000000 in http_config:1
+
+=== TEST 27: agent_queue VALUE
+--- values: poll= poll=99ms poll=61s poll=x poll=-1
+--- http_config
+agent_queue 5 VALUE;
+--- must_die
+--- error_log
+[emerg] invalid parameter 2 in "agent_queue" directive, "poll" must be a time
+    from 100ms to 60s in http_config:1
+
+=== TEST 28: agent_queue VALUE
+--- values: patience= patience=999ms patience=8d patience=x patience=-1
+--- http_config
+agent_queue 5 poll=1s VALUE;
+--- must_die
+--- error_log
+[emerg] invalid parameter 3 in "agent_queue" directive, "patience" must be a
+    time from 1s to 7d in http_config:1
+
+=== TEST 29: agent_queue with VALUE twice
+--- values: poll patience
+--- http_config
+agent_queue 5 VALUE=1s VALUE=1s;
+--- must_die
+--- error_log
+[emerg] invalid parameter 3 in "agent_queue" directive, "VALUE" is set twice in
+    http_config:1
+
+=== TEST 30: agent_queue VALUE
+--- values: 5 wait=1s poll
+--- http_config
+agent_queue 5 VALUE;
+--- must_die
+--- error_log
+[emerg] invalid parameter 2 in "agent_queue" directive, only "poll=" and
+    "patience=" may follow the number in http_config:1
+
+=== TEST 31: no name or two: VALUE
 --- values
 agent { pass /llm/; }
 agent a b { pass /llm/; }
@@ -283,14 +364,14 @@ VALUE
 --- error_log
 [emerg] invalid number of arguments in "agent" directive in config:1
 
-=== TEST 23: agent with no block
+=== TEST 32: agent with no block
 --- config
 agent a;
 --- must_die
 --- error_log
 [emerg] directive "agent" has no opening "{" in config:1
 
-=== TEST 24: agent VALUE
+=== TEST 33: agent VALUE
 --- values
 a b
 a/b
@@ -304,7 +385,7 @@ agent "VALUE" { pass /llm/; }
 [emerg] invalid agent name "VALUE", it must be 1 to 64 letters, digits, ".",
     "_" or "-" in config:1
 
-=== TEST 25: agent with an empty name
+=== TEST 34: agent with an empty name
 --- config
 agent "" { pass /llm/; }
 --- must_die
@@ -312,22 +393,22 @@ agent "" { pass /llm/; }
 [emerg] invalid agent name "", it must be 1 to 64 letters, digits, ".", "_" or
     "-" in config:1
 
-=== TEST 26: VALUE in http
---- values: agent agent_pass
+=== TEST 35: VALUE in http
+--- values: agent agent_pass agent_status
 --- http_config
 VALUE a;
 --- must_die
 --- error_log
 [emerg] "VALUE" directive is not allowed here in http_config:1
 
-=== TEST 27: agent in a location
+=== TEST 36: agent in a location
 --- config
 location / { agent a { pass /llm/; } }
 --- must_die
 --- error_log
 [emerg] "agent" directive is not allowed here in config:1
 
-=== TEST 28: an empty agent block
+=== TEST 37: an empty agent block
 --- config
 # the line is told
 
@@ -336,7 +417,7 @@ agent a { }
 --- error_log
 [emerg] no "pass" in agent "a" in config:3
 
-=== TEST 29: no pass: the line is that where the block begins
+=== TEST 38: no pass: the line is that where the block begins
 --- config
 agent a {
     model m;
@@ -346,7 +427,7 @@ agent a {
 --- error_log
 [emerg] no "pass" in agent "a" in config:1
 
-=== TEST 30: the same agent twice in a server
+=== TEST 39: the same agent twice in a server
 --- config
 location /llm/ { internal; return 204; }
 agent a { pass /llm/; }
@@ -355,7 +436,7 @@ agent a { pass /llm/; }
 --- error_log
 [emerg] duplicate agent "a", the first one is in config:2, this one in config:3
 
-=== TEST 31: the same agent in two servers
+=== TEST 40: the same agent in two servers
 --- http_config
 server {
     location /llm/ { internal; return 204; }
@@ -369,7 +450,24 @@ agent a { pass /llm/; }
 [emerg] duplicate agent "a", the first one is in http_config:3, this one in
     config:2
 
-=== TEST 32: an unknown directive in agent
+=== TEST 41: one agent too many
+--- config eval
+"location /llm/ { internal; return 204; }\n"
+    . CORE::join '', map { "agent a$_ { pass /llm/; }\n" } 1 .. 257
+--- must_die
+--- error_log
+[emerg] agent "a257" is one too many, there may be 256 in config:258
+
+=== TEST 42: an agent to run, and no database
+--- config
+location /llm/ { internal; return 204; }
+agent a { pass /llm/; }
+agent b { pass /llm/; }
+--- must_die
+--- error_log
+[emerg] agent "a" needs "agent_database" in http, which is missing, in config:2
+
+=== TEST 43: an unknown directive in agent
 --- config
 agent a {
     pass /llm/;
@@ -379,7 +477,7 @@ agent a {
 --- error_log
 [emerg] unknown directive "temperature" in config:3
 
-=== TEST 33: a directive of nginx in agent: VALUE
+=== TEST 44: a directive of nginx in agent: VALUE
 --- values: root worker_processes
 --- config
 agent a { pass /llm/; VALUE 1; }
@@ -387,14 +485,14 @@ agent a { pass /llm/; VALUE 1; }
 --- error_log
 [emerg] "VALUE" directive is not allowed here in config:1
 
-=== TEST 34: an agent in an agent
+=== TEST 45: an agent in an agent
 --- config
 agent a { agent b { pass /llm/; } }
 --- must_die
 --- error_log
 [emerg] "agent" directive is not allowed here in config:1
 
-=== TEST 35: an unfinished block
+=== TEST 46: an unfinished block
 --- config
 agent a {
     pass /llm/;
@@ -402,7 +500,7 @@ agent a {
 --- error_log
 [emerg] unexpected end of file, expecting "}" in config:3
 
-=== TEST 36: an included file is named
+=== TEST 47: an included file is named
 --- user_files
 >>> agent.conf
 model m;
@@ -417,34 +515,34 @@ agent a {
 [emerg] invalid value "0" in "attempts" directive, it must be a number from 1
     to 100 in $TEST_NGINX_HTML_DIR/agent.conf:2
 
-=== TEST 37: VALUE outside of agent
+=== TEST 48: VALUE outside of agent
 --- values: pass dialect model description instructions timeout
-    attempts max_steps max_answer run price
+    attempts max_steps concurrency max_answer run price
 --- config
 VALUE 1;
 --- must_die
 --- error_log
 [emerg] "VALUE" directive is not allowed here in config:1
 
-=== TEST 38: VALUE with no value
+=== TEST 49: VALUE with no value
 --- values: pass dialect model description instructions timeout
-    attempts max_steps max_answer run price
+    attempts max_steps concurrency max_answer run price
 --- config
 agent a { VALUE; }
 --- must_die
 --- error_log
 [emerg] invalid number of arguments in "VALUE" directive in config:1
 
-=== TEST 39: VALUE with two values
+=== TEST 50: VALUE with two values
 --- values: pass dialect model description timeout attempts
-    max_steps max_answer run price
+    max_steps concurrency max_answer run price
 --- config
 agent a { VALUE 1 2; }
 --- must_die
 --- error_log
 [emerg] invalid number of arguments in "VALUE" directive in config:1
 
-=== TEST 40: pass that is no uri: VALUE
+=== TEST 51: pass that is no uri: VALUE
 --- values: llm/ @llm http://127.0.0.1/
 --- config
 agent a { pass VALUE; }
@@ -453,7 +551,7 @@ agent a { pass VALUE; }
 [emerg] invalid value "VALUE" in "pass" directive, it must be the uri of a
     location and begin with "/" in config:1
 
-=== TEST 41: pass empty
+=== TEST 52: pass empty
 --- config
 agent a { pass ""; }
 --- must_die
@@ -461,7 +559,7 @@ agent a { pass ""; }
 [emerg] invalid value "" in "pass" directive, it must be the uri of a location
     and begin with "/" in config:1
 
-=== TEST 42: pass with a variable
+=== TEST 53: pass with a variable
 --- config
 agent a { pass /llm/$host; }
 --- must_die
@@ -469,7 +567,7 @@ agent a { pass /llm/$host; }
 [emerg] invalid value "/llm/$host" in "pass" directive, variables are not
     allowed here, they are in the location's "proxy_pass" in config:1
 
-=== TEST 43: pass with a space
+=== TEST 54: pass with a space
 --- config
 agent a { pass "/llm/ x"; }
 --- must_die
@@ -477,7 +575,7 @@ agent a { pass "/llm/ x"; }
 [emerg] invalid value "/llm/ x" in "pass" directive, a uri has no spaces or
     control characters in config:1
 
-=== TEST 44: dialect unknown
+=== TEST 55: dialect unknown
 --- config
 agent a { dialect anthropic; }
 --- must_die
@@ -485,7 +583,7 @@ agent a { dialect anthropic; }
 [emerg] invalid value "anthropic" in "dialect" directive, it must be "openai"
     in config:1
 
-=== TEST 45: dialect of a later version
+=== TEST 56: dialect of a later version
 --- config
 agent a { dialect agent_protocol; }
 --- must_die
@@ -493,7 +591,7 @@ agent a { dialect agent_protocol; }
 [emerg] invalid value "agent_protocol" in "dialect" directive, this version has
     "openai" only in config:1
 
-=== TEST 46: VALUE empty, and then again
+=== TEST 57: VALUE empty, and then again
 --- values: model description instructions
 --- config
 agent a { VALUE ""; VALUE b; }
@@ -501,7 +599,7 @@ agent a { VALUE ""; VALUE b; }
 --- error_log
 [emerg] "VALUE" directive is duplicate in config:1
 
-=== TEST 47: VALUE that is not UTF-8
+=== TEST 58: VALUE that is not UTF-8
 --- values: model description instructions
 --- config eval
 "agent a { VALUE \"\xff\"; }"
@@ -509,14 +607,14 @@ agent a { VALUE ""; VALUE b; }
 --- error_log
 [emerg] the text in "VALUE" directive is not UTF-8 in config:1
 
-=== TEST 48: instructions that are not UTF-8 in the second text
+=== TEST 59: instructions that are not UTF-8 in the second text
 --- config eval
 "agent a { instructions ok \"\xc3\x28\"; }"
 --- must_die
 --- error_log
 [emerg] the text in "instructions" directive is not UTF-8 in config:1
 
-=== TEST 49: timeout VALUE
+=== TEST 60: timeout VALUE
 --- values: 0 -1 soon 25h 1.5s 99999999999999999999
 --- config
 agent a { timeout VALUE; }
@@ -525,7 +623,7 @@ agent a { timeout VALUE; }
 [emerg] invalid value "VALUE" in "timeout" directive, it must be a time from
     1ms to 24h in config:1
 
-=== TEST 50: attempts VALUE
+=== TEST 61: attempts VALUE
 --- values: 0 101 -1 x 1k
 --- config
 agent a { attempts VALUE; }
@@ -534,7 +632,7 @@ agent a { attempts VALUE; }
 [emerg] invalid value "VALUE" in "attempts" directive, it must be a number from
     1 to 100 in config:1
 
-=== TEST 51: max_steps VALUE
+=== TEST 62: max_steps VALUE
 --- values: 0 10001 -1 x
 --- config
 agent a { max_steps VALUE; }
@@ -543,7 +641,7 @@ agent a { max_steps VALUE; }
 [emerg] invalid value "VALUE" in "max_steps" directive, it must be a number
     from 1 to 10000 in config:1
 
-=== TEST 52: max_answer VALUE
+=== TEST 63: max_answer VALUE
 --- values: 0 1025m -1 x 1t
 --- config
 agent a { max_answer VALUE; }
@@ -552,22 +650,25 @@ agent a { max_answer VALUE; }
 [emerg] invalid value "VALUE" in "max_answer" directive, it must be a size from
     1 to 1024m in config:1
 
-=== TEST 53: run auto
+=== TEST 64: concurrency VALUE
+--- values: -1 100001 x 1k
 --- config
-agent a { run auto; }
+agent a { concurrency VALUE; }
 --- must_die
 --- error_log
-[emerg] invalid value "auto" in "run" directive, it needs the queue, which this
-    version has not in config:1
+[emerg] invalid value "VALUE" in "concurrency" directive, it must be a number
+    from 0 to 100000 in config:1
 
-=== TEST 54: run unknown
+=== TEST 65: run VALUE
+--- values: fast Auto steps on
 --- config
-agent a { run fast; }
+agent a { run VALUE; }
 --- must_die
 --- error_log
-[emerg] invalid value "fast" in "run" directive, it must be "step" in config:1
+[emerg] invalid value "VALUE" in "run" directive, it must be "step" or "auto"
+    in config:1
 
-=== TEST 55: price VALUE
+=== TEST 66: price VALUE
 --- values: -1 1e3 .5 5. 1.2.3 x 0x1 1234567890123 0.1234567
 --- config
 agent a { price VALUE; }
@@ -576,7 +677,7 @@ agent a { price VALUE; }
 [emerg] invalid value "VALUE" in "price" directive, it must be a decimal such
     as "0.002", with up to 12 digits before and 6 after the point in config:1
 
-=== TEST 56: price empty
+=== TEST 67: price empty
 --- config
 agent a { price ""; }
 --- must_die
@@ -584,37 +685,37 @@ agent a { price ""; }
 [emerg] invalid value "" in "price" directive, it must be a decimal such as
     "0.002", with up to 12 digits before and 6 after the point in config:1
 
-=== TEST 57: VALUE twice
+=== TEST 68: VALUE twice
 --- values: model description instructions timeout
-    attempts max_steps max_answer price
+    attempts max_steps concurrency max_answer price
 --- config
 agent a { VALUE 1; VALUE 1; }
 --- must_die
 --- error_log
 [emerg] "VALUE" directive is duplicate in config:1
 
-=== TEST 58: pass twice
+=== TEST 69: pass twice
 --- config
 agent a { pass /llm/; pass /llm/; }
 --- must_die
 --- error_log
 [emerg] "pass" directive is duplicate in config:1
 
-=== TEST 59: dialect twice
+=== TEST 70: dialect twice
 --- config
 agent a { dialect openai; dialect openai; }
 --- must_die
 --- error_log
 [emerg] "dialect" directive is duplicate in config:1
 
-=== TEST 60: run twice
+=== TEST 71: run twice
 --- config
-agent a { run step; run step; }
+agent a { run auto; run step; }
 --- must_die
 --- error_log
 [emerg] "run" directive is duplicate in config:1
 
-=== TEST 61: no value or two: VALUE
+=== TEST 72: no value or two: VALUE
 --- values
 agent_pass;
 agent_pass a b;
@@ -624,28 +725,28 @@ location / { VALUE }
 --- error_log
 [emerg] invalid number of arguments in "agent_pass" directive in config:1
 
-=== TEST 62: agent_pass empty
+=== TEST 73: agent_pass empty
 --- config
 location / { agent_pass ""; }
 --- must_die
 --- error_log
 [emerg] "agent_pass" directive has an empty agent name in config:1
 
-=== TEST 63: agent_pass in an if of a server
+=== TEST 74: agent_pass in an if of a server
 --- config
 if ($arg_a) { agent_pass a; }
 --- must_die
 --- error_log
 [emerg] "agent_pass" directive is not allowed here in config:1
 
-=== TEST 64: agent_pass twice
+=== TEST 75: agent_pass twice
 --- config
 location / { agent_pass a; agent_pass a; }
 --- must_die
 --- error_log
 [emerg] "agent_pass" directive is duplicate in config:1
 
-=== TEST 65: agent_pass with an unknown variable
+=== TEST 76: agent_pass with an unknown variable
 --- http_config
 agent_database "dbname=a"; agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
 --- config
@@ -656,7 +757,7 @@ location / { agent_pass $nobody; }
 --- error_log
 [emerg] unknown "nobody" variable
 
-=== TEST 66: agent_pass behind proxy_pass
+=== TEST 77: agent_pass behind proxy_pass
 --- config
 location / {
     proxy_pass http://127.0.0.1:1;
@@ -667,7 +768,7 @@ location / {
 [emerg] "agent_pass" directive stands in a location that has another content
     handler in config:3
 
-=== TEST 67: agent_pass before proxy_pass
+=== TEST 78: agent_pass before proxy_pass
 --- http_config
 agent_database "dbname=a"; agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
 --- config
@@ -679,7 +780,7 @@ location / { agent_pass a; proxy_pass http://127.0.0.1:1; }
 [emerg] "agent_pass" directive stands in a location that has another content
     handler in config:3
 
-=== TEST 68: agent_pass without a database
+=== TEST 79: agent_pass without a database
 --- http_config
 agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
 --- config
@@ -691,7 +792,7 @@ location /ap/ { agent_pass a; }
 [emerg] "agent_pass" needs "agent_database" in http, which is missing, in
     config:3
 
-=== TEST 69: agent_pass VALUE without any agent
+=== TEST 80: agent_pass VALUE without any agent
 --- values: a $agent_id
 --- http_config
 agent_database "dbname=a"; agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
@@ -703,7 +804,7 @@ location /ap/ { agent_pass VALUE; }
 [emerg] "agent_pass" needs an "agent" block in a server, there is none, in
     config:2
 
-=== TEST 70: agent_pass to an agent that is not there
+=== TEST 81: agent_pass to an agent that is not there
 --- http_config
 agent_database "dbname=a"; agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
 --- config
@@ -714,7 +815,7 @@ location /ap/ { agent_pass A; }
 --- error_log
 [emerg] no agent "A" is defined for "agent_pass" in config:3
 
-=== TEST 71: agent_strict maybe
+=== TEST 82: agent_strict maybe
 --- http_config
 agent_strict maybe;
 --- must_die
@@ -722,7 +823,7 @@ agent_strict maybe;
 [emerg] invalid value "maybe" in "agent_strict" directive, it must be "on" or
     "off" in http_config:1
 
-=== TEST 72: agent_strict twice
+=== TEST 83: agent_strict twice
 --- http_config
 agent_strict on;
 agent_strict on;
@@ -730,14 +831,14 @@ agent_strict on;
 --- error_log
 [emerg] "agent_strict" directive is duplicate in http_config:2
 
-=== TEST 73: agent_strict in an if
+=== TEST 84: agent_strict in an if
 --- config
 location / { if ($arg_a) { agent_strict on; } }
 --- must_die
 --- error_log
 [emerg] "agent_strict" directive is not allowed here in config:1
 
-=== TEST 74: pass to no location
+=== TEST 85: pass to no location
 --- http_config
 agent_database "dbname=a"; agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
 --- config
@@ -748,7 +849,7 @@ location /ap/ { agent_pass a; }
 [emerg] no location of this server matches "pass /llm/" of agent "a" in
     config:1
 
-=== TEST 75: pass to a location of another server
+=== TEST 86: pass to a location of another server
 --- http_config
 agent_database "dbname=a"; agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
 server { location /llm/ { internal; return 204; } }
@@ -760,7 +861,7 @@ location /ap/ { agent_pass a; }
 [emerg] no location of this server matches "pass /llm/" of agent "a" in
     config:1
 
-=== TEST 76: pass to a location that does not match: VALUE
+=== TEST 87: pass to a location that does not match: VALUE
 --- values
 location = /llm { internal; }
 location ~ ^/llm/v2 { internal; }
@@ -774,7 +875,7 @@ agent a { pass /llm/; }
 [emerg] no location of this server matches "pass /llm/" of agent "a" in
     config:2
 
-=== TEST 77: pass to itself
+=== TEST 88: pass to itself
 --- http_config
 agent_database "dbname=a"; agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
 --- config
@@ -785,7 +886,7 @@ agent a { pass /llm/; }
 [emerg] "pass /llm/" of agent "a" leads to location "/", which has "agent_pass"
     itself, in config:2
 
-=== TEST 78: pass to itself by a regex
+=== TEST 89: pass to itself by a regex
 --- http_config
 agent_database "dbname=a"; agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
 --- config
@@ -796,3 +897,76 @@ agent a { pass /llm/; }
 --- error_log
 [emerg] "pass /llm/" of agent "a" leads to location "/llm/", which has
     "agent_pass" itself, in config:3
+
+=== TEST 90: agent_status with a value
+--- config
+location / { agent_status on; }
+--- must_die
+--- error_log
+[emerg] invalid number of arguments in "agent_status" directive in config:1
+
+=== TEST 91: agent_status in an if
+--- config
+location / { if ($arg_a) { agent_status; } }
+--- must_die
+--- error_log
+[emerg] "agent_status" directive is not allowed here in config:1
+
+=== TEST 92: agent_status twice
+--- config
+location / { agent_status; agent_status; }
+--- must_die
+--- error_log
+[emerg] "agent_status" directive is duplicate in config:1
+
+=== TEST 93: agent_status behind VALUE
+--- values: proxy_pass agent_pass
+--- config
+location / {
+    VALUE http://127.0.0.1:1;
+    agent_status;
+}
+--- must_die
+--- error_log
+[emerg] "agent_status" directive stands in a location that has another content
+    handler in config:3
+
+=== TEST 94: agent_pass behind agent_status
+--- config
+location / {
+    agent_status;
+    agent_pass a;
+}
+--- must_die
+--- error_log
+[emerg] "agent_pass" directive stands in a location that has another content
+    handler in config:3
+
+=== TEST 95: agent_status before proxy_pass
+--- http_config
+agent_database "dbname=a";
+--- config
+location / { agent_status; proxy_pass http://127.0.0.1:1; }
+--- must_die
+--- error_log
+[emerg] "agent_status" directive stands in a location that has another content
+    handler in config:1
+
+=== TEST 96: agent_status without a database
+--- config
+location / { agent_status; }
+--- must_die
+--- error_log
+[emerg] "agent_status" needs "agent_database" in http, which is missing, in
+    config:1
+
+=== TEST 97: pass to agent_status
+--- http_config
+agent_database "dbname=a"; agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
+--- config
+location = /llm/ { agent_status; }
+agent a { pass /llm/; }
+--- must_die
+--- error_log
+[emerg] "pass /llm/" of agent "a" leads to location "/llm/", which has
+    "agent_status" itself, in config:2

@@ -91,20 +91,59 @@ good('no agent_artifacts', "$db server { $llm $good\n$use }",
     . '"agent_pass" in FILE:5');
 
 
+# who accepts, who runs
+
+good('agents are run, none is served', "$db $art server { $llm $good }");
+good('and have no agent_artifacts', "$db server { $llm\n$good }",
+    '[warn] no "agent_artifacts" in http, agent "a" cannot write files, in '
+    . 'FILE:5');
+good('agents are served and not run: there need be no way to the LLM',
+    "$db $art agent_run off; server { $good $use }");
+good('agents are neither served nor run, and there is no database',
+    "agent_run off; server { location / { internal; }\n$good }",
+    '[warn] agent "a" is of no use: "agent_run" is off and there is no '
+    . '"agent_pass", in FILE:5');
+good('the same with a status location',
+    "$db agent_run off; server {\n$good location = /s { agent_status; } }",
+    '[warn] agent "a" is of no use: "agent_run" is off and there is no '
+    . '"agent_pass", in FILE:5');
+good('a status location alone',
+    "$db server { location = /s { agent_status; limit_except GET { "
+    . 'deny all; } if ($arg_x) { set $x 1; } } }');
+good('more at once than connections can carry',
+    "$db $art agent_concurrency 22; server { $llm $good $use }",
+    '[warn] "agent_concurrency" 22 is more than a third of '
+    . '"worker_connections" 64: a step whose client waits takes three of '
+    . 'them');
+{
+    my $late = config("$db $art agent_concurrency 43; server { $llm $good }");
+    $late =~ s/^(.*)(events \{.*?\})(.*)\z/$1$3events { worker_connections 128; }/s
+        or die;
+    my ($code, $said) = check($late);
+    like($said, qr/^\[warn\] "agent_concurrency" 43 .* 128: /,
+        'worker_connections may stand behind http');
+    is($code, 0, 'it is a warning only');
+}
+
+
 # what is right
 
 good('the module is loaded and not used', 'server { location / { } }');
 good('all values at their least',
     'agent_database "dbname=a" wait=100ms queue=1 prepared=off; '
-    . "$art agent_strict off; server { $llm $use "
+    . "$art agent_strict off; agent_run off; agent_concurrency 1; "
+    . 'agent_queue 1 poll=100ms patience=1s; '
+    . "server { $llm $use location = /status { agent_status; } "
     . 'agent a { pass /llm/; timeout 1ms; attempts 1; max_steps 1; '
-    . 'max_answer 1; price 0; run step; dialect openai; model ""; } }');
+    . 'concurrency 0; max_answer 1; price 0; run step; dialect openai; '
+    . 'model ""; } }');
 good('all values at their most',
     'agent_database "postgresql://u:p@127.0.0.1:5432/a" wait=60s '
     . "queue=1000000 prepared=on; agent_artifacts $dir/data/art/; "
-    . "agent_strict on; server { $llm $use "
+    . 'agent_strict on; agent_run on; agent_concurrency 21; '
+    . "agent_queue 10000000 patience=7d poll=60s; server { $llm $use "
     . 'agent a { pass /llm/; timeout 24h; attempts 100; max_steps 10000; '
-    . 'max_answer 1024m; price 999999999999.999999; '
+    . 'concurrency 100000; run auto; max_answer 1024m; price 999999999999.999999; '
     . "description \"\xe2\x82\xac\"; "
     . 'instructions "' . ('x' x 3000) . '" "' . ('y' x 3000) . '"; } }');
 good('agents behind their use, in two servers, one with variables',

@@ -45,6 +45,7 @@ my %context = (
 );
 
 my %arguments = (
+    NGX_CONF_NOARGS => 'none',
     NGX_CONF_TAKE1 => 'one',
     NGX_CONF_1MORE => 'more',
     NGX_CONF_FLAG  => 'flag',
@@ -103,6 +104,10 @@ my %default = (
     dialect      => 'openai',
     timeout      => 'NGX_HTTP_AGENT_TIMEOUT',
     attempts     => 'NGX_HTTP_AGENT_ATTEMPTS',
+    concurrency  => '0',
+    agent_run    => 'on',
+    agent_concurrency => 'worker_connections/4',
+    agent_queue  => 'NGX_HTTP_AGENT_DEPTH',
     max_steps    => 'NGX_HTTP_AGENT_STEPS',
     max_answer   => 'NGX_HTTP_AGENT_ANSWER',
     run          => 'step',
@@ -147,6 +152,8 @@ for my $d (@table) {
         like($syntax, qr/^$name \w+ \{ \.\.\. \}$/, "$name: is a block");
     } elsif ($d->{takes}{flag}) {
         is($syntax, "$name on | off;", "$name: is a flag");
+    } elsif ($d->{takes}{none}) {
+        is($syntax, "$name;", "$name: takes none");
     } elsif ($d->{takes}{more}) {
         like($syntax, qr/^$name \w+ (?:\.\.\.|\[.*\]);$/,
             "$name: takes several");
@@ -168,7 +175,8 @@ for my $d (@table) {
     if ($d->{range}) {
         my ($limits)
             = $conf =~ /$d->{range} =\s*\{[^"]*"it must be a \w+ from ([^"]+)"/;
-        like($text, qr/\b\Q$limits\E\b/, "$name: README has its limits")
+        like($text =~ s/\s+/ /gr, qr/\b\Q$limits\E\b/,
+            "$name: README has its limits")
             if ok(defined $limits, "$name: the limits were found");
     }
 
@@ -185,6 +193,14 @@ for my $d (@table) {
     ($shown) = $text =~ /1000000, (\d+)\s+by\s+default/;
     is($shown, $queue, 'agent_database: the default of queue');
 
+    $text = $doc{agent_queue}{text} || '';
+    ($shown) = $text =~ /100ms\s+to\s+60s,\s+(\w+)\s+by\s+default/;
+    is(plain($shown || '', 1), macro('NGX_HTTP_AGENT_POLL'),
+        'agent_queue: the default of poll');
+    ($shown) = $text =~ /1s\s+to\s+7d,\s+(\w+)\s+by\s+default/;
+    is(plain($shown || '', 1), macro('NGX_HTTP_AGENT_PATIENCE'),
+        'agent_queue: the default of patience');
+
     my $lease = macro('NGX_HTTP_AGENT_LEASE') / 1000;
     like($readme, qr/lease of $lease s\b/, 'the lease');
     my ($max) = $block =~ /^#define NGX_HTTP_AGENT_NAME_MAX +(\d+)/m;
@@ -195,7 +211,7 @@ for my $d (@table) {
 # variables
 
 my $variables = join '', map { slurp($_) }
-    grep { !/conf/ } glob "$module/web/*variable*.c";
+    glob "$module/web/*variable*.c";
 my %code = map { $_ => 1 } $variables =~ /ngx_string\("(agent_\w+)"\)/g;
 my ($listed) = $readme =~ /^## Variables\n(.*?)^## /ms;
 my %told = map { $_ => 1 } $listed =~ /^\| `\$(agent_\w+)`/mg;

@@ -266,6 +266,75 @@ SKIP: {
     $nginx->finish;
 }
 
+# auto.conf
+
+{
+    my $nginx = example('auto.conf');
+    my $id = make_task($nginx, 'Write it. [[demo]]');
+    my $steps;
+    ok(poll_until(sub {
+        $steps = $nginx->get("/ap/v1/agent/tasks/$id/steps")->{json}{steps};
+        @{$steps || []} && $steps->[-1]{is_last};
+    }), 'auto.conf: the task is done by itself');
+    is(scalar @$steps, 2, 'auto.conf: in two steps');
+    is($nginx->get("/ap/v1/agent/tasks/$id/artifacts")
+        ->{json}{artifacts}[0]{file_name}, 'output.txt',
+        'auto.conf: its artifact');
+
+    my $r = $nginx->get('/status');
+    is($r->{status}, 200, 'auto.conf: the status');
+    ok(ref $r->{json}, 'auto.conf: is JSON') or diag($r->{body});
+    $r = $nginx->get('/status?format=prometheus');
+    like($r->{headers}{'content-type'}, qr{^text/plain; version=0\.0\.4},
+        'auto.conf: or for Prometheus');
+    like($r->{body}, qr/^# TYPE agent_\w+ counter$/m,
+        'auto.conf: in its own words');
+    $nginx->finish;
+}
+
+
+# split-accept.conf and split-execute.conf: what the one accepts waits for the
+# other
+
+{
+    my @both = ('agent_artifacts /var/lib/nginx/agent;'
+                    => "agent_artifacts $dir/shared;");
+    my $accept = example('split-accept.conf', @both,
+                         'server 127.0.0.1:9000;' => undef);
+    my $id = make_task($accept, 'Hello [[echo]]');
+    my $at = "/ap/v1/agent/tasks/$id/steps";
+    my $r = $accept->post($at, {}, headers => { Prefer => 'respond-async' });
+    is($r->{status}, 202, 'split-accept.conf: a step is taken');
+    my $place = $r->{headers}{location} // '';
+    $r = $accept->get($place);
+    is($r->{json}{status}, 'created', 'split-accept.conf: and queued');
+    ok($r->{json}{run}{queued}, 'split-accept.conf: as it says');
+
+    my $execute = example('split-execute.conf', @both, 'listen 8080;' => undef,
+        'listen 127.0.0.1:8081;' => 'listen 127.0.0.1:%PORT%;');
+    ok(poll_until(sub {
+        $accept->get($place)->{json}{status} eq 'completed'
+    }), 'split-execute.conf: runs it');
+    whole_task('split-accept.conf', $accept);
+    is($execute->get('/status')->{status}, 200, 'split-execute.conf: status');
+    is($execute->get('/ap/v1/agent/tasks')->{status}, 404,
+        'split-execute.conf: serves no agent');
+    $_->finish for $accept, $execute;
+}
+
+
+# failover.conf, its first host down
+
+{
+    my $nginx = example('failover.conf',
+        'host=pg1.example.com,pg2.example.com' => 'host=127.0.0.1,127.0.0.1',
+        'port=5432,5432' => 'port=' . free_port() . ",$pg->{port}",
+        'dbname=agent user=agent' => "dbname=$pg->{name} user=agent",
+        '"host=/var/run/postgresql dbname=agent user=agent"' => undef);
+    whole_task('failover.conf', $nginx);
+    $nginx->finish;
+}
+
 is(join(' ', sort keys %left), '', 'every example was called');
 
 

@@ -548,6 +548,10 @@ GET /agent/tasks/%22%0a%c3%a9
 404 GET /agent/tasks/$TASK/steps/$STEP1/
 404 GET /agent/tasks/$TASK/steps/$STEP1/more
 404 GET /agent/tasks/$TASK/artifacts/$FILE1/more
+404 POST /agent/tasks/$TASK/artifacts/$FILE1/cancel
+404 POST /agent/tasks/$TASK/cancel/
+404 POST /agent/tasks/$TASK/cancel/more
+404 POST /agent/tasks/$TASK/steps/$STEP1/cancel/
 404 GET /agent/tasks/$TASK/
 404 POST /agent/ {}
 404 DELETE /agent/task
@@ -582,13 +586,8 @@ Allow: GET, HEAD, POST
 
 === TEST 29: methods that an item does not have
 --- table
-405 OPTIONS /agent/tasks/$TASK
-405 POST /agent/tasks/$TASK {}
-405 PUT /agent/tasks/$TASK {}
-405 PATCH /ap/v1/agent/tasks/$TASK {}
-405 DELETE /agent/tasks/$TASK
-405 DELETE /agent/tasks/$NONE
 405 POST /agent/tasks/$TASK/steps/$STEP1 {}
+405 DELETE /agent/tasks/$TASK/steps/$STEP1
 405 OPTIONS /agent/tasks/$TASK/steps/$STEP1
 405 DELETE /agent/tasks/$TASK/artifacts/$FILE1
 405 POST /agent/tasks/$TASK/artifacts/$FILE1
@@ -598,7 +597,56 @@ Content-Type: application/json
 Allow: GET, HEAD
 --- says: this path allows GET, HEAD only
 
-=== TEST 30: a method that nobody has
+=== TEST 30: methods that a task does not have
+--- table
+405 OPTIONS /agent/tasks/$TASK
+405 POST /agent/tasks/$TASK {}
+405 PUT /agent/tasks/$TASK {}
+405 PATCH /ap/v1/agent/tasks/$TASK {}
+405 POST /agent/tasks/x {}
+--- response_headers
+Content-Type: application/json
+Allow: GET, HEAD, DELETE
+--- says: this path allows GET, HEAD, DELETE only
+
+=== TEST 31: methods that cancelling does not have
+--- table
+405 OPTIONS /agent/tasks/$TASK/cancel
+405 GET /agent/tasks/$TASK/cancel
+405 DELETE /agent/tasks/$TASK/cancel
+405 PUT /agent/tasks/x/cancel {}
+405 GET /agent/tasks/$TASK/steps/$STEP1/cancel
+405 DELETE /agent/tasks/$TASK/steps/$NONE/cancel
+--- response_headers
+Content-Type: application/json
+Allow: POST
+--- says: this path allows POST only
+
+=== TEST 32: ids that nobody has, for cancelling and deleting
+--- table
+404 POST /agent/tasks/$NONE/cancel
+404 POST /agent/tasks/x/cancel {}
+404 POST /agent/tasks/$HIDDEN/cancel
+404 POST /agent/tasks/$TASK/steps/$NONE/cancel
+404 POST /agent/tasks/$TASK/steps/x/cancel
+404 POST /agent/tasks/$ASK/steps/$STEP1/cancel
+404 POST /agent/tasks/$HIDDEN/steps/$HIDDEN_STEP/cancel
+404 DELETE /agent/tasks/$NONE
+404 DELETE /agent/tasks/x
+404 DELETE /agent/tasks/$HIDDEN
+--- response_body_like: no (task|step) with id
+
+=== TEST 33: what has ended is not cancelled any more, and that is no error
+--- request eval
+['POST /agent/tasks/$DONE/steps/$STEP10/cancel
+{}', 'POST /agent/tasks/$DONE/cancel', 'POST /agent/tasks/$DONE/cancel
+this is not looked at', 'GET /agent/tasks/$DONE/steps/$STEP10']
+--- response_body_like eval
+['"status":"completed",.*"output":"All done\."',
+ ('^\{"task_id":"[-0-9a-f]{36}","input":"Done\."') x 2,
+ '"status":"completed",.*"output":"All done\."']
+
+=== TEST 34: a method that nobody has
 --- request
 BREW /agent/tasks
 --- error_code: 405
@@ -606,7 +654,7 @@ BREW /agent/tasks
 Content-Type: application/json
 Allow: GET, HEAD, POST
 
-=== TEST 31: a body that is no object
+=== TEST 35: a body that is no object
 --- table
 422 POST /agent/tasks []
 422 POST /agent/tasks "input"
@@ -616,7 +664,7 @@ Allow: GET, HEAD, POST
 422 POST /agent/tasks/$EMPTY/steps [{"input": "x"}]
 --- says: the body must be a JSON object, such as {"input": "..."}
 
-=== TEST 32: a body that is no JSON
+=== TEST 36: a body that is no JSON
 --- table
 422 POST /agent/tasks {"input": "x"
 422 POST /agent/tasks {"input": "x",}
@@ -631,7 +679,7 @@ Allow: GET, HEAD, POST
 422 POST /ap/v1/agent/tasks/$EMPTY/steps {"input"}
 --- says: the body is not valid JSON
 
-=== TEST 33: input of a wrong type
+=== TEST 37: input of a wrong type
 --- table
 422 POST /agent/tasks {"input": 1}
 422 POST /agent/tasks {"input": true}
@@ -643,7 +691,7 @@ Allow: GET, HEAD, POST
 422 POST /agent/tasks/$EMPTY/steps {"input": {"input": "x"}}
 --- says: "input" must be a string or null
 
-=== TEST 34: additional_input of a wrong type
+=== TEST 38: additional_input of a wrong type
 --- table
 422 POST /agent/tasks {"additional_input": "x"}
 422 POST /agent/tasks {"additional_input": []}
@@ -652,7 +700,7 @@ Allow: GET, HEAD, POST
 422 POST /agent/tasks/$EMPTY/steps {"additional_input": [{}]}
 --- says: "additional_input" must be an object or null
 
-=== TEST 35: where the wrong member was
+=== TEST 39: where the wrong member was
 --- request
 POST /agent/tasks
 {"input": 1}
@@ -661,7 +709,7 @@ POST /agent/tasks
 {"message": "\"input\" must be a string or null",
  "detail": [{"loc": ["body", "input"], "msg": "must be a string or null"}]}
 
-=== TEST 36: U+0000 and halves of characters
+=== TEST 40: U+0000 and halves of characters
 --- table
 422 POST /agent/tasks {"input": "a\u0000b"}
 422 POST /agent/tasks {"additional_input": {"a": [{"b": "\u0000"}]}}
@@ -674,7 +722,7 @@ POST /agent/tasks
 [('the body has the character U+0000 in a string') x 4,
  ('the body has half a surrogate pair in a string') x 3]
 
-=== TEST 37: bytes that are no UTF-8, and NUL
+=== TEST 41: bytes that are no UTF-8, and NUL
 --- request eval
 ["POST /agent/tasks\n{\"input\": \"\xff\"}",
  "POST /agent/tasks\n{\"input\": \"\xc0\xaf\"}",
@@ -689,7 +737,7 @@ POST /agent/tasks
 --- says eval
 [('the body is not valid UTF-8') x 7, 'the body has a NUL byte in it']
 
-=== TEST 38: 64 levels are good, 65 are not
+=== TEST 42: 64 levels are good, 65 are not
 --- request eval
 ['POST /agent/tasks
 {"additional_input": ' . '{"a":' x 63 . '1' . '}' x 63 . '}',
@@ -703,13 +751,13 @@ POST /agent/tasks
 --- error_code eval
 [200, 422, 200, 422, 422]
 
-=== TEST 39: what 65 levels are told
+=== TEST 43: what 65 levels are told
 --- request eval
 "POST /agent/tasks\n" . '{"a":' x 65 . '1' . '}' x 65
 --- error_code: 422
 --- says: the body nests deeper than 64 levels
 
-=== TEST 40: media types that are not JSON
+=== TEST 44: media types that are not JSON
 --- request eval
 [("POST /agent/tasks\n{}") x 6]
 --- more_headers eval
@@ -721,7 +769,7 @@ POST /agent/tasks
 [(415) x 6]
 --- says: send the body as JSON, with "Content-Type: application/json"
 
-=== TEST 41: media types that are JSON, and none at all
+=== TEST 45: media types that are JSON, and none at all
 --- request eval
 [("POST /agent/tasks\n{\"input\": \"x\"}") x 7]
 --- more_headers eval
@@ -731,7 +779,7 @@ POST /agent/tasks
  'Content-Type:', 'X: y']
 --- response_body_like: "input":"x"
 
-=== TEST 42: an upload that is none
+=== TEST 46: an upload that is none
 --- request eval
 ["POST /agent/tasks/\$EMPTY/artifacts\n{}",
  "POST /agent/tasks/\$EMPTY/artifacts",
@@ -744,7 +792,7 @@ POST /agent/tasks
 --- error_code eval
 [415, 415, 422, 422]
 
-=== TEST 43: the body is larger than nginx allows here
+=== TEST 47: the body is larger than nginx allows here
 --- request eval
 "POST /small/tasks\n{\"input\": \"" . 'x' x 100 . '"}'
 --- error_code: 413
@@ -752,18 +800,18 @@ POST /agent/tasks
 --- error_log
 client intended to send too large body
 
-=== TEST 44: the body is larger than JSON may be
+=== TEST 48: the body is larger than JSON may be
 --- request eval
 "POST /agent/tasks\n{\"input\": \"" . 'x' x (16 << 20) . '"}'
 --- error_code: 413
 --- says: a JSON body may have 16 megabytes at most; upload large data as an artifact
 
-=== TEST 45: of all that was refused nothing was stored
+=== TEST 49: of all that was refused nothing was stored
 --- request eval
 ['GET /agent/tasks/$EMPTY/steps', 'GET /agent/tasks/$EMPTY/artifacts']
 --- response_body_like: "total_items":0,
 
-=== TEST 46: bodies that say nothing
+=== TEST 50: bodies that say nothing
 --- table
 200 POST /agent/tasks
 200 POST /agent/tasks {}
@@ -773,38 +821,38 @@ client intended to send too large body
 200 POST /ap/v1/agent/tasks {"input": "x", "input": null}
 --- response_body_like: ^\{"task_id":"[-0-9a-f]{36}","input":null,"additional_input":\{\},"artifacts":\[\]\}$
 
-=== TEST 47: an empty text is not null; unknown members are let be
+=== TEST 51: an empty text is not null; unknown members are let be
 --- table
 200 POST /agent/tasks {"input": ""}
 200 POST /agent/tasks {"input": "", "more": [1, {"input": 2}], "": null}
 --- response_body_like: "input":"","additional_input":\{\}
 
-=== TEST 48: of duplicate keys the last counts
+=== TEST 52: of duplicate keys the last counts
 --- table
 200 POST /agent/tasks {"input": "first", "input": "last"}
 422 POST /agent/tasks {"input": 1, "input": "last"}
 422 POST /agent/tasks {"additional_input": [], "additional_input": {}}
 
-=== TEST 49: duplicate keys: which one was taken
+=== TEST 53: duplicate keys: which one was taken
 --- request
 POST /agent/tasks
 {"input": "a", "input": "b", "additional_input": {"c": 1, "c": 2}, "additional_input": {"d": 3}}
 --- response_body_like: "input":"b","additional_input":\{"d": 3\}
 
-=== TEST 50: the client's own bytes come back
+=== TEST 54: the client's own bytes come back
 --- request
 POST /agent/tasks
 {"additional_input": {"b" : [1.50, 1e3, -0, 123456789012345678901], "a":"\u00e9\/"}}
 --- response_body_like: "additional_input":\{"b" : \[1\.50, 1e3, -0, 123456789012345678901\], "a":"\\u00e9\\/"\}
 
-=== TEST 51: input comes back as what it means
+=== TEST 55: input comes back as what it means
 --- request
 POST /agent/tasks
 {"input": "\u0041\ud83d\ude00\n\"\/\u001f"}
 --- response_body_like eval
 qr/"input":"A\xf0\x9f\x98\x80\\n\\"\/\\u001f"/i
 
-=== TEST 52: one step after the other on a new connection each
+=== TEST 56: one step after the other on a new connection each
 --- request eval
 ['POST /agent/tasks/$EMPTY/steps' . "\n" . '{"input": "hello"}',
  'POST /agent/tasks/$EMPTY/steps', 'POST /agent/tasks/$EMPTY/steps
@@ -817,7 +865,7 @@ qr/"input":"A\xf0\x9f\x98\x80\\n\\"\/\\u001f"/i
  '"input":"again",.*"output":"again",.*"is_last":true',
  '"output":"hello".*"output":"again".*"total_items":2,']
 
-=== TEST 53: a step on a finished task is the last one again
+=== TEST 57: a step on a finished task is the last one again
 --- request
 POST /agent/tasks/$DONE/steps
 {}
@@ -827,14 +875,14 @@ POST /agent/tasks/$DONE/steps
  "output": "All done.", "additional_output": null, "is_last": true,
  "artifacts": []}
 
-=== TEST 54: a task that has had all its steps
+=== TEST 58: a task that has had all its steps
 --- request
 POST /agent/tasks/$FULL/steps
 {"input": "more"}
 --- error_code: 422
 --- says: "task_id" has had all the steps that its agent allows (max_steps); create a new task
 
-=== TEST 55: a task whose step is running
+=== TEST 59: a task whose step is running
 --- table
 200 GET /agent/tasks/$BUSY/steps/$STEP13
 409 POST /agent/tasks/$BUSY/steps
@@ -843,10 +891,10 @@ POST /agent/tasks/$FULL/steps
 ["Content-Type: application/json\nRetry-After:",
  ("Content-Type: application/json\nRetry-After: 1") x 2]
 --- response_body_like eval
-['"status":"running",.*"is_last":false\}',
+['"status":"running",.*"is_last":false,"run":\{.*"owner" : "elsewhere/0/1".*\}\}',
  ('another step of this task is running') x 2]
 
-=== TEST 56: a step that fails is an error, which names the step
+=== TEST 60: a step that fails is an error, which names the step
 --- request
 POST /agent/tasks/$DOWN/steps
 {}
@@ -855,7 +903,7 @@ POST /agent/tasks/$DOWN/steps
 --- error_log
 agent run:
 
-=== TEST 57: uploads
+=== TEST 61: uploads
 --- request eval
 ["POST /agent/tasks/\$EMPTY/artifacts\n--x\r\n"
  . "Content-Disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\n\r\n"
@@ -872,7 +920,7 @@ Content-Type: multipart/form-data; boundary=x
  '"agent_created":false,"file_name":"a.txt","relative_path":"in/"\}$',
  '"relative_path":null.*"relative_path":"in/".*"total_items":2']
 
-=== TEST 58: uploads that are wrong
+=== TEST 62: uploads that are wrong
 --- request eval
 ["POST /agent/tasks/\$NONE/artifacts\n--x\r\n"
  . "Content-Disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\n\r\n"
@@ -893,7 +941,7 @@ Content-Type: multipart/form-data; boundary=x
 ['no task', '"loc":\["body","file"\]', '"loc":\["body","file"\]',
  '"loc":\["body","filename"\]', '"total_items":0']
 
-=== TEST 59: an agent by header, argument and body
+=== TEST 63: an agent by header, argument and body
 --- request eval
 ["POST /any/tasks\n{}", "POST /any/tasks?agent_id=writer\n{}",
  "POST /any/tasks\n{\"additional_input\": {\"agent_id\": \"few\"}}",
@@ -902,7 +950,7 @@ Content-Type: multipart/form-data; boundary=x
 --- more_headers eval
 ['X-Agent-ID: writer', '', '', 'X-Agent-ID: few', '']
 
-=== TEST 60: an agent that nobody has
+=== TEST 64: an agent that nobody has
 --- request eval
 ["POST /any/tasks\n{}", "POST /any/tasks?agent_id=nobody\n{}",
  "POST /any/tasks\n{\"additional_input\": {\"agent_id\": \"nobody\"}}",
@@ -913,7 +961,7 @@ Content-Type: multipart/form-data; boundary=x
 [(404) x 4]
 --- says: no agent is called "nobody"; name one that this server has
 
-=== TEST 61: no agent is named
+=== TEST 65: no agent is named
 --- table
 422 POST /any/tasks
 422 POST /any/tasks {}
@@ -923,19 +971,19 @@ Content-Type: multipart/form-data; boundary=x
 422 POST /any/tasks {"additional_input": {"a": {"agent_id": "writer"}}}
 --- says: "additional_input.agent_id" must name an agent here; or name it by the header X-Agent-ID or by ?agent_id=
 
-=== TEST 62: only a new task needs a name
+=== TEST 66: only a new task needs a name
 --- table
 200 GET /any/tasks
 200 GET /any/tasks/$TASK
 200 GET /any/tasks/$TASK/steps?agent_id=nobody
 200 POST /any/tasks/$DONE/steps {}
 
-=== TEST 63: a GET with a body
+=== TEST 67: a GET with a body
 --- request eval
 ["GET /agent/tasks/\$ASK\n{\"input\": 1}", "GET /agent/tasks/\$ASK\nx"]
 --- response_body_like: "input":"Ask\."
 
-=== TEST 64: keep-alive, pipelined GETs
+=== TEST 68: keep-alive, pipelined GETs
 --- pipelined_requests eval
 ["GET /agent/tasks/$::id{TASK}", "GET /agent/tasks/$::id{NONE}",
  "GET /agent/tasks/$::id{ASK}/steps", "GET /agent/tasks?page_size=0",
@@ -949,7 +997,7 @@ Content-Type: multipart/form-data; boundary=x
 ['"input":"Write\."', 'no task with id', '"output":"Which\?"', 'page_size',
  '"input":"Ask\."']
 
-=== TEST 65: pipelined POSTs, good and bad, each with its own body
+=== TEST 69: pipelined POSTs, good and bad, each with its own body
 --- pipelined_requests eval
 ["POST /agent/tasks\n{\"input\": \"p1\"}", "POST /agent/tasks\n{\"input\": 2}",
  "POST /agent/nothing\n{\"input\": \"p3\"}",
@@ -962,7 +1010,7 @@ Content-Type: multipart/form-data; boundary=x
 ['"input":"p1"', '"input\\\\"', 'no such path', 'allows', '"input":"p5"',
  '"input":null', '"input":"p7"']
 
-=== TEST 66: HTTP/1.0
+=== TEST 70: HTTP/1.0
 --- raw_request eval
 "GET /agent/tasks/$::id{ASK} HTTP/1.0\r\n\r\n"
 --- response_headers
@@ -970,14 +1018,14 @@ Content-Type: application/json
 Connection: close
 --- response_body_like: "input":"Ask\."
 
-=== TEST 67: a chunked body
+=== TEST 71: a chunked body
 --- raw_request eval
 "POST /agent/tasks HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
 . "Transfer-Encoding: chunked\r\nContent-Type: application/json\r\n\r\n"
 . "1\r\n{\r\n8;ext=1\r\n\"input\":\r\n00a\r\n\"chunked\"}\r\n0\r\n\r\n"
 --- response_body_like: "input":"chunked"
 
-=== TEST 68: a chunked body in pieces, with a trailer
+=== TEST 72: a chunked body in pieces, with a trailer
 --- raw_request eval
 ["POST /agent/tasks HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
  . "Transfer-Encoding: chunked\r\n\r\n5\r\n{\"inp", "\r\n9\r\nut\": \"in\"",
@@ -985,13 +1033,13 @@ Connection: close
 --- raw_request_middle_delay: 0.05
 --- response_body_like: "input":"in"
 
-=== TEST 69: an empty chunked body is {}
+=== TEST 73: an empty chunked body is {}
 --- raw_request eval
 "POST /agent/tasks HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
 . "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
 --- response_body_like: "input":null
 
-=== TEST 70: chunks that are none
+=== TEST 74: chunks that are none
 --- raw_request eval
 "POST /agent/tasks HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
 . "Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n"
@@ -1000,14 +1048,14 @@ Connection: close
 --- error_log
 client sent invalid chunked body
 
-=== TEST 71: a chunked body of another type
+=== TEST 75: a chunked body of another type
 --- raw_request eval
 "POST /agent/tasks HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
 . "Content-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
 . "2\r\n{}\r\n0\r\n\r\n"
 --- error_code: 415
 
-=== TEST 72: Expect: 100-continue
+=== TEST 76: Expect: 100-continue
 --- raw_request eval
 ["POST /agent/tasks HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
  . "Expect: 100-continue\r\nContent-Length: 21\r\n\r\n",
@@ -1017,7 +1065,7 @@ client sent invalid chunked body
 --- response_headers
 --- response_body_like: ^HTTP/1\.1 200 OK\r\n.*\r\n\r\n\{.*"input":"expected"
 
-=== TEST 73: Expect: 100-continue of what is refused by its headers
+=== TEST 77: Expect: 100-continue of what is refused by its headers
 --- raw_request eval
 "POST /agent/tasks HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
 . "Expect: 100-continue\r\nContent-Type: text/plain\r\n"
@@ -1028,7 +1076,7 @@ client sent invalid chunked body
 Content-Type: application/json
 Connection: close
 
-=== TEST 74: auth_request refuses
+=== TEST 78: auth_request refuses
 --- table
 401 GET /auth/tasks
 401 POST /auth/tasks {"input": "x"}
@@ -1036,7 +1084,7 @@ Connection: close
 401 DELETE /auth/tasks
 --- says: authentication is needed; send valid credentials with the request
 
-=== TEST 75: deny refuses
+=== TEST 79: deny refuses
 --- request
 GET /closed/tasks
 --- error_code: 403
@@ -1044,7 +1092,7 @@ GET /closed/tasks
 --- error_log
 access forbidden by rule
 
-=== TEST 76: limit_req refuses
+=== TEST 80: limit_req refuses
 --- table
 200 GET /limited/tasks/$TASK
 429 GET /limited/tasks/$TASK
@@ -1054,12 +1102,12 @@ access forbidden by rule
  "Content-Type: application/json\nRetry-After: 1",
  "Content-Type: application/json\nRetry-After: 1"]
 
-=== TEST 77: what limit_req's refusal says
+=== TEST 81: what limit_req's refusal says
 --- table
 429 GET /limited/tasks/$TASK
 --- says: too many requests; slow down and try again
 
-=== TEST 78: the llm's location is not for clients: a page of nginx
+=== TEST 82: the llm's location is not for clients: a page of nginx
 --- request
 GET /llm/v1/chat/completions
 --- error_code: 404
@@ -1067,7 +1115,7 @@ GET /llm/v1/chat/completions
 Content-Type: text/html
 --- response_body_like: 404 Not Found
 
-=== TEST 79: a download
+=== TEST 83: a download
 --- request
 GET /agent/tasks/$TASK/artifacts/$FILE1
 --- response_headers
@@ -1080,7 +1128,7 @@ Content-Length: 10
 --- response_body chomp
 0123456789
 
-=== TEST 80: an empty file whose name is not ASCII
+=== TEST 84: an empty file whose name is not ASCII
 --- request
 GET /ap/v1/agent/tasks/$TASK/artifacts/$FILE2
 --- response_headers
@@ -1090,7 +1138,7 @@ X-Content-Type-Options: nosniff
 Content-Length: 0
 --- response_body
 
-=== TEST 81: HEAD of a download
+=== TEST 85: HEAD of a download
 --- request
 HEAD /agent/tasks/$TASK/artifacts/$FILE1
 --- response_headers
@@ -1099,7 +1147,7 @@ Content-Length: 10
 ETag: "$FILE1"
 --- response_body
 
-=== TEST 82: ranges
+=== TEST 86: ranges
 --- request eval
 [('GET /agent/tasks/$TASK/artifacts/$FILE1') x 5]
 --- more_headers eval
@@ -1115,7 +1163,7 @@ If-Range: "$FILE1"']
 --- response_body eval
 [qw(0123 789 89 456789 0123)]
 
-=== TEST 83: two ranges
+=== TEST 87: two ranges
 --- request
 GET /agent/tasks/$TASK/artifacts/$FILE1
 --- more_headers
@@ -1125,7 +1173,7 @@ Range: bytes=0-1,8-9
 Content-Type: multipart/byteranges; boundary=\d+
 --- response_body_like: \r\n01\r\n.*\r\n89\r\n
 
-=== TEST 84: ranges that are not asked in earnest
+=== TEST 88: ranges that are not asked in earnest
 --- request eval
 [('GET /agent/tasks/$TASK/artifacts/$FILE1') x 2]
 --- more_headers eval
@@ -1137,7 +1185,7 @@ Content-Length: 10
 --- response_body eval
 [('0123456789') x 2]
 
-=== TEST 85: a range beyond the end
+=== TEST 89: a range beyond the end
 --- request
 GET /agent/tasks/$TASK/artifacts/$FILE1
 --- more_headers
@@ -1148,7 +1196,7 @@ Content-Type: application/json
 Content-Range: bytes */10
 --- says: the artifact does not have this range of bytes; ask for one within its size
 
-=== TEST 86: not changed
+=== TEST 90: not changed
 --- request eval
 ['GET /agent/tasks/$TASK/artifacts/$FILE1',
  'GET /agent/tasks/$TASK/artifacts/$FILE1',
@@ -1164,7 +1212,7 @@ Content-Length:
 --- response_body eval
 [('') x 3]
 
-=== TEST 87: changed, and a condition that does not hold
+=== TEST 91: changed, and a condition that does not hold
 --- request eval
 [('GET /agent/tasks/$TASK/artifacts/$FILE1') x 3]
 --- more_headers eval
@@ -1175,7 +1223,7 @@ Content-Length:
 [('Content-Type: application/octet-stream') x 2,
  'Content-Type: application/json']
 
-=== TEST 88: the user's own error_page is not for the module's errors
+=== TEST 92: the user's own error_page is not for the module's errors
 --- request
 GET /mine/tasks/$NONE
 --- error_code: 404

@@ -8,8 +8,12 @@
 #   t/run.sh --asan              the same under ASan and UBSan
 #   t/run.sh t/protocol.t ...    some of them
 #   t/run.sh --no-build ...      with NGINX_BIN= and MODULE= as they are
+#   t/run.sh --torture           not the suite but t/torture.pl, for
+#                                TORTURE_SECONDS=, with a Postgres of its own
 #
-# The last line is prove's own.
+# Root is needed for the packages only: another user needs sudo when some are
+# missing, and runs Postgres and nginx as himself.  The last line is prove's
+# own.
 
 set -euo pipefail
 
@@ -24,19 +28,29 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 asan=
 build=1
+torture=
 files=()
 
 for arg in "$@"; do
     case $arg in
         --asan) asan=1 ;;
         --no-build) build= ;;
-        -*) echo "usage: t/run.sh [--asan] [--no-build] [file]..." >&2
+        --torture) torture=1 ;;
+        -*) echo "usage: t/run.sh [--asan] [--no-build] [--torture|file...]" >&2
             exit 2 ;;
         *) files+=("$arg") ;;
     esac
 done
 
-[ "${#files[@]}" -gt 0 ] || files=(t/*.t)
+# all of them; those that take long begin first
+
+if [ "${#files[@]}" -eq 0 ]; then
+    files=(t/leases.t t/store_faults.t t/queue.t t/reload.t t/failover.t
+           t/run_faults.t)
+    for file in t/*.t; do
+        [[ " ${files[*]} " = *" $file "* ]] || files+=("$file")
+    done
+fi
 
 # shellcheck disable=SC2086  # a list of words
 apt_install $apt_packages
@@ -137,7 +151,8 @@ start_postgres() {
     export AGENT_TEST_PG="$work/pg:$port"
 }
 
-start_postgres || { echo "t/run.sh: Postgres does not start" >&2; exit 1; }
+[ -n "$torture" ] || start_postgres \
+    || { echo "t/run.sh: Postgres does not start" >&2; exit 1; }
 
 
 # Run ------------------------------------------------------------------------
@@ -148,6 +163,13 @@ unset BUILD NGINX NGINX_BIN MODULE CC_OPT LD_OPT NGINX_SRC \
       MAKE MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES
 
 status=0
-prove -It/lib "${files[@]}" < /dev/null || status=$?
+if [ -n "$torture" ]; then
+    perl -It/lib t/torture.pl < /dev/null || status=$?
+else
+    # most of the time tests wait, so several run at once; not beside the
+    # torture test, which wants the machine for itself
+    prove -It/lib -j "${TEST_JOBS:-3}" --rules 'seq=t/torture.t' \
+        --rules 'par=**' "${files[@]}" < /dev/null || status=$?
+fi
 
 exit "$status"

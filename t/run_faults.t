@@ -21,6 +21,7 @@ my $nginx = AgentTest::Nginx->new(conf => conf(
     pg => $pg, llm => $llm, workers => 2,
     agents => { two => 'attempts 2; timeout 1s;',
                 one => 'attempts 1; timeout 20s;',
+                long => 'attempts 3; timeout 20s; max_answer 250m;',
                 refused => 'pass /dead/; attempts 2;',
                 nowhere => 'pass /none/; attempts 2;',
                 small => 'max_answer 100k; attempts 2; timeout 20s;' },
@@ -131,11 +132,135 @@ sub calls {
              "$b: with the reason");
         is($step->{is_last}, JSON::PP::false, "$b: not the end of the task");
 
+        my $more = $step->{additional_output};
+        is($more->{code}, $status, "$b: with the status it was answered with");
+        is($more->{attempts}, $n // 2, "$b: with the number of attempts");
+        like($more->{error}, ($n // 2) == 2
+             ? qr/^attempt 1: .+; attempt 2: .+/s : qr/^(?!attempt 1)/,
+             "$b: the reason is the whole story");
+        is($got->{json}{message}, $more->{error}, "$b: which the client gets")
+            unless $got->{json}{message} =~ /\Q$more->{error}\E/;
+
         my $next = run_step($nginx, $got->{task}, { input => 'x [[text:ok]]' },
                             at => '/x/two');
         is($next->{json}{output}, 'ok', "$b: the next step goes on");
         isnt($next->{json}{step_id}, $id, "$b: as a new one");
     }
+}
+
+
+# What was said in a step that failed is not said twice, and is not lost.
+
+sub heard {
+    my ($pattern) = @_;
+    my ($last) = reverse $llm->calls($pattern);
+    return join ' | ', map { "$_->{role}: " . ($_->{content} // '-') =~
+                             s/\s*\[\[.*//sr } @{$last->{messages}};
+}
+
+{
+    my $at = '/x/two';
+    my $id = make_task($nginx, 'unheard one', at => $at);
+    my $input = { input => 'do this [[http:400:1]]' };
+    is(run_step($nginx, $id, $input, at => $at)->{status}, 502, 'it fails');
+    is(run_step($nginx, $id, $input, at => $at)->{status}, 200,
+       'said again, it does not');
+    is(heard(qr/unheard one/), 'user: unheard one | user: do this',
+       'and was said once');
+
+    $id = make_task($nginx, 'unheard two', at => $at);
+    run_step($nginx, $id, { input => 'do that [[http:400]]' }, at => $at);
+    run_step($nginx, $id, { input => 'and this [[echo]]' }, at => $at);
+    is(heard(qr/unheard two/),
+       'user: unheard two | user: do that | user: and this',
+       'another input does not replace the one that failed');
+
+    $id = make_task($nginx, 'unheard three', at => $at);
+    run_step($nginx, $id, { input => 'do it [[http:400:1]]' }, at => $at);
+    run_step($nginx, $id, {}, at => $at);
+    is(heard(qr/unheard three/), 'user: unheard three | user: do it',
+       'with no input, the one that failed counts');
+
+    $id = make_task($nginx, 'unheard four', at => $at);
+    my $c = $nginx->connect;
+    $c->send(method => 'POST', path => "$at/tasks/$id/steps",
+             body => { input => 'not that [[echo+delay:800]]' });
+    sleep 0.2;
+    is($nginx->post("$at/tasks/$id/cancel", {})->{status}, 200, 'cancelled');
+    $c->close;
+    run_step($nginx, $id, { input => 'but this [[echo]]' }, at => $at);
+    is(heard(qr/unheard four/), 'user: unheard four | user: but this',
+       'what was cancelled is not said');
+}
+
+
+# Cancelled in whatever a run is at: the upstream is closed, and no call is
+# made any more.
+
+{
+    my $at = '/x/long';
+    my @at = qw(hang hangmid echo+drip:300 echo+delay:5000 http:500
+                http:429::1 huge:200);
+    my (%task, %step, %c);
+
+    for my $b (@at) {
+        my $id = $task{$b} = make_task($nginx, "stop <$b> [[$b]]", at => $at);
+        $c{$b} = $nginx->connect;
+        $c{$b}->send(method => 'POST', path => "$at/tasks/$id/steps",
+                     body => {});
+    }
+    for my $b (@at) {
+        ok(poll_until(sub {
+            my $all = $nginx->get("$at/tasks/$task{$b}/steps")->{json}{steps};
+            $step{$b} = $all->[0]{step_id};
+            $step{$b} && $llm->started($step{$b});
+        }, 5), "$b: it runs");
+    }
+    sleep 0.15;
+    for my $b (@at) {
+        my $r = $nginx->post("$at/tasks/$task{$b}/cancel", {});
+        is($r->{status}, 200, "$b: cancelled") or diag $r->{body};
+    }
+    my $cancelled = time;
+    sleep 2;
+
+    for my $b (@at) {
+        my @calls = $llm->started($step{$b});
+        is(scalar(grep { !$_->{end} || $_->{end} > $cancelled + 1.9 } @calls),
+           0, "$b: the upstream is closed");
+        is(scalar(grep { $_->{time} > $cancelled } @calls), 0,
+           "$b: and not called again");
+        my $step = $nginx->get("$at/tasks/$task{$b}/steps/$step{$b}")->{json};
+        is($step->{status}, 'cancelled', "$b: it stays cancelled");
+        isnt($c{$b}->answer(seconds => 3)->{status}, 0,
+             "$b: who waited has an answer");
+        $c{$b}->close;
+    }
+}
+
+
+# Two questions in one answer have one answer, also when the LLM did not take
+# it at once.
+
+{
+    my $at = '/x/two';
+    my $script = encode([{ calls => [
+        [ask_user => { question => 'Which colour?' }],
+        [list_artifacts => {}],
+        [ask_user => { question => 'Really?' }]] }, 'http:400:1']);
+    my $id = make_task($nginx, "asked twice [[$script]]", at => $at);
+
+    my $r = run_step($nginx, $id, {}, at => $at);
+    is($r->{json}{status}, 'waiting_for_input', 'asked two things at once');
+    is($r->{json}{output}, "Which colour?\n\nReally?", 'both are shown');
+
+    $r = run_step($nginx, $id, { input => 'blue' }, at => $at);
+    is($r->{status}, 502, 'the answer is not taken');
+    $r = run_step($nginx, $id, { input => 'blue' }, at => $at);
+    is($r->{status}, 200, 'the answer again') or diag $r->{body};
+    is(heard(qr/asked twice/), 'user: asked twice | assistant: - | '
+       . 'tool: there are no artifacts | tool: blue | tool: blue',
+       'each question has it, once');
 }
 
 

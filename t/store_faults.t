@@ -208,6 +208,56 @@ is($pg->psql('select count(*) from agent.step s full join agent.usage u using '
 }
 
 
+# A queue, and a database that crashes while it is worked through.
+
+{
+    my $front = AgentTest::Nginx->new(conf => conf(pg => $pg, llm => $llm,
+                    http => '    agent_run off;'));
+    my $back = AgentTest::Nginx->new(conf => conf(pg => $pg, llm => $llm,
+                    http => '    agent_concurrency 2;'));
+    $nginx->stop;
+    my @ids = map { make_task($front, "crashed $_ [[echo+delay:100]]") }
+              1 .. 30;
+    for (@ids) {
+        my $r = run_step($front, $_, {},
+                         headers => { Prefer => 'respond-async' });
+        is($r->{status}, 202, 'queued') or diag $r->{body} if $_ eq $ids[0];
+    }
+    my $in = join ',', map { "'$_'" } @ids;
+    ok(poll_until(sub { $pg->psql('select count(*) from agent.step where '
+       . "status = 2 and task_id in ($in)") >= 5 }), 'some have run');
+    $pg->restart('immediate');
+    # claimed by a batch whose answer got lost: when the lease has lapsed
+    ok(poll_until(sub { $pg->psql('select count(*) from agent.step where '
+       . "status = 2 and task_id in ($in)") eq '30' }, 60), 'all have run')
+        or diag $pg->psql('select seq, status, attempt, story from agent.step '
+                          . "where status <> 2 and task_id in ($in)");
+    my %calls;
+    $calls{encode($_->{messages}) =~ /(crashed \d+)/ ? $1 : '?'}++
+        for $llm->calls(qr/"crashed \d/);
+    is(scalar keys %calls, 30, 'each was called');
+    is(join(' ', grep { $calls{$_} != 1 } sort keys %calls), '', 'once');
+    is($pg->psql("select count(*) from agent.queue where task_id in ($in)"),
+       0, 'none is left in the queue');
+
+    # the news are heard again after all these connections
+    my $id = make_task($front, 'cancelled after a crash [[hang]]');
+    my $c = $front->connect;
+    $c->send(method => 'POST', path => "/agent/tasks/$id/steps", body => {});
+    ok(poll_until(sub { $llm->stats->{active} == 1 }), 'a step that hangs');
+    is($front->post("/agent/tasks/$id/cancel", {})->{status}, 200,
+       'is cancelled at another nginx');
+    my $start = time;
+    ok(poll_until(sub { $llm->stats->{active} == 0 }, 15), 'and closed');
+    cmp_ok(time - $start, '<', 3, 'at once');
+    is($c->answer->{status}, 409, 'the client is told');
+    $back->finish;
+    $front->finish;
+    $nginx->start;
+    works('with the usual one');
+}
+
+
 # One call the database refuses does not harm the others of its batch.
 
 {

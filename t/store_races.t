@@ -2,8 +2,8 @@
 
 # What happens between the lines: a COMMIT that fails, a worker that quits or
 # is killed in mid-step, a step that begins while another one of its task is
-# being renewed, ended or swept away.  One nginx for all, as a killed worker's
-# step is ended only when its lease of 30 s has lapsed.
+# being renewed, ended or swept away, a worker of another host whose lease
+# lapses.
 
 use strict;
 use warnings;
@@ -51,6 +51,28 @@ sub column {
 }
 
 
+# The process that runs a task's step.
+
+sub runner {
+    my ($task) = @_;
+    return $pg->psql('select w.pid from agent.step s join agent.worker w on '
+        . "w.name = s.owner where s.task_id = '$task' and s.status = 1");
+}
+
+
+# A step that a worker of another host runs, or ran: its lease tells.
+
+sub elsewhere {
+    my ($input, $lease, %o) = @_;
+    my $id = make_task($nginx, $input, at => '/agent');
+    $pg->psql('insert into agent.step (task_id, seq, step_id, tenant, status, '
+              . "attempt, owner, lease_until) values ('$id', 1, "
+              . "gen_random_uuid(), '', 1, " . ($o{attempt} || 1)
+              . ", 'elsewhere:0:1', now() + interval '$lease')");
+    return $id;
+}
+
+
 # psql in the background: holds what it has locked for so many seconds
 
 my @sessions;
@@ -92,8 +114,7 @@ my (%held, @spare);
 for (1 .. 100) {
     my $id = make_task($nginx, "held $_ [[hold]]", at => '/x/slow');
     my $c = post_step($id);
-    poll_until(sub { column($id, 'status') eq '1' });
-    my ($pid) = column($id, 'owner') =~ /:(\d+)$/;
+    my $pid = poll_until(sub { runner($id) }) or die 'nobody runs the step';
     if ($held{$pid}) { push @spare, [$id, $c, $pid] }
     else { $held{$pid} = [$id, $c] }
     last if keys %held == 2;
@@ -150,12 +171,38 @@ my %steps = map { /^step (\S+) (\S+)/ ? ($1 => $2) : () } @told;
 cmp_ok(scalar @tasks, '>', 20, 'clients went on');
 cmp_ok(scalar keys %steps, '>', 20, 'with steps');
 
+# attempts 1: there is no second try
 my $orphan = $held{$killed}[0];
-is(column($orphan, 'status, attempt'), '1|1', 'its step is an orphan');
-is(run_step($nginx, $orphan)->{status}, 409, 'which is not taken over');
+ok(poll_until(sub { column($orphan, 'status') eq '4' }, 20),
+   'its step is ended');
+cmp_ok(time - $at, '<', 20, 'not only when its lease has lapsed');
+is(column($orphan, 'lease_until is null, ended_at is null'), 't|f',
+   'as failed');
+is($pg->psql('select count(*), max(status), max(attempt) from agent.usage '
+             . "where task_id = '$orphan'"), '1|4|2',
+   'with one row in the ledger');
+
+my $r = $nginx->get("/agent/tasks/$orphan/steps");
+is($r->{json}{steps}[0]{status}, 'failed', 'the client sees it');
+like(encode($r->{json}{steps}[0]{additional_output}), qr/worker/, 'and why');
+
+# what a worker that was only frozen would write now
+is($pg->psql("update agent.step set status = 2 where task_id = '$orphan' and "
+             . 'seq = 1 and attempt = 1 and lease_until is not null '
+             . 'returning 1'), '', 'a late end finds the fence');
+
+$r = $nginx->post("/agent/tasks/$orphan/steps", { input => 'go on [[echo]]' });
+is($r->{status}, 200, 'the next step of that task') or diag $r->{body};
+is($r->{json}{output}, 'go on', 'works');
+is(column($orphan, 'seq, status'), "1|4\n2|2", 'and follows it');
+
+# a worker of another host cannot be seen to be dead
+my $far = elsewhere('from afar', '15 s');
+my $far_at = time;
+my $spent = elsewhere('used up [[http:400]]', '15 s', attempt => 3);
 
 $llm->release;
-my $r = $held{$lives}[1]->answer;
+$r = $held{$lives}[1]->answer;
 is($r->{status}, 200, 'the step of the other worker goes on');
 like($r->{json}{output}, qr/held/, 'to its end');
 for (@spare) {
@@ -233,23 +280,14 @@ for (@spare) {
 
 # Races for a task ------------------------------------------------------------
 
-# A step of a worker that is late: its lease lapses while it waits in here.
-
-sub lapsing {
-    my $id = make_task($nginx, 'raced for');
-    $pg->psql('insert into agent.step (task_id, seq, step_id, tenant, status, '
-              . "attempt, owner, lease_until) values ('$id', 1, "
-              . "gen_random_uuid(), '', 1, 1, 'elsewhere:0:1', "
-              . "now() + interval '400 ms')");
-    return $id;
-}
-
 {
     my $of = sub { "where task_id = '$_[0]' and seq = 1 and attempt = 1 "
                    . 'and lease_until is not null' };
 
-    # each holds the row while others ask to begin a step
-    my %task = map { $_ => lapsing() } qw(renewed ended last);
+    # each holds the row while others ask to begin a step; the lease lapses
+    # while they wait
+    my %task = map { $_ => elsewhere('raced for', '400 ms') }
+               qw(renewed ended last);
     session("update agent.step set lease_until = now() + interval '30 s' "
             . $of->($task{renewed}), 1.2);
     session('update agent.step set status = 2, lease_until = null, '
@@ -309,8 +347,7 @@ sub lapsing {
 {
     my $id = make_task($nginx, 'to the end [[hold]]', at => '/x/slow');
     my $c = post_step($id);
-    poll_until(sub { column($id, 'status') eq '1' });
-    my ($old) = column($id, 'owner') =~ /:(\d+)$/;
+    my $old = poll_until(sub { runner($id) }) or die 'nobody runs the step';
 
     ok($nginx->reload, 'a reload with a step in flight');
     ok(!gone($old), 'its worker waits for it');
@@ -330,35 +367,22 @@ sub lapsing {
 }
 
 
-# kill -9, second part --------------------------------------------------------
+# A lease that lapses ---------------------------------------------------------
 
-# the lease, a sweep of ten seconds, and some more for a slow machine
-my $left = $at + 55 - time;
-ok(poll_until(sub { column($orphan, 'status') eq '4' }, $left),
-   'the orphan is ended');
-my $took = time - $at;
+is(column($far, 'status, attempt'), '1|1', 'a worker of another host')
+    if time - $far_at < 14;
+ok(poll_until(sub { column($far, 'status, attempt') eq '2|2' },
+              $far_at + 50 - time), 'its step is taken over');
+my $took = time - $far_at;
 note sprintf 'after %.1f s', $took;
-cmp_ok($took, '>', 15, 'not before its lease has lapsed');
-is(column($orphan, 'status, attempt, lease_until is null, ended_at is null'),
-   '4|2|t|f', 'as failed, fenced');
-is($pg->psql("select count(*), max(status), max(attempt), sum(price) from "
-             . "agent.usage where task_id = '$orphan'"), '1|4|2|0.000000',
-   'with one row in the ledger, of no price');
-
-$r = $nginx->get("/agent/tasks/$orphan/steps");
-is($r->{json}{steps}[0]{status}, 'failed', 'the client sees it');
-like(encode($r->{json}{steps}[0]{additional_output}), qr/worker .* gone/,
-     'and why');
-
-# what a worker that was only frozen would write now
-is($pg->psql("update agent.step set status = 2 where task_id = '$orphan' and "
-             . 'seq = 1 and attempt = 1 and lease_until is not null '
-             . 'returning 1'), '', 'a late end finds the fence');
-
-$r = $nginx->post("/agent/tasks/$orphan/steps", { input => 'go on [[echo]]' });
-is($r->{status}, 200, 'the next step of that task') or diag $r->{body};
-is($r->{json}{output}, 'go on', 'works');
-is(column($orphan, 'seq, status'), "1|4\n2|2", 'and follows it');
+cmp_ok($took, '>', 14.9, 'not before its lease has lapsed');
+is($pg->psql("select count(*), max(status), max(attempt) from agent.usage "
+             . "where task_id = '$far'"), '1|2|2', 'and billed once');
+ok(poll_until(sub { column($spent, 'status') eq '4' }, 15),
+   'one whose attempts are used up is ended');
+is($pg->psql('select count(*), max(status) from agent.usage where task_id = '
+             . "'$spent'"), '1|4', 'with one row in the ledger');
+is(scalar(() = $llm->calls(qr/"used up/)), 0, 'with no further call');
 
 
 # In the end ------------------------------------------------------------------

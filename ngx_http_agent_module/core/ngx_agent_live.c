@@ -1,38 +1,53 @@
 
 /*
- * The steps this worker runs: a table by step id, their watchers, and the
- * renewal of their leases.  Knows nothing of how a step is run.
+ * The steps this worker runs: a table by step id, their states, the calls
+ * they make and the renewal of their leases.  Knows nothing of how a step is
+ * run.
  */
 
 #include "ngx_agent_step.h"
 #include <ngx_event.h>
 
 
-#define NGX_AGENT_LIVE_TICK   1000     /* ms */
+/* cancelled steps that are remembered, as they may be on their way here */
+#define NGX_AGENT_LIVE_CANCELLED  64
 
-/* ticks: a third of the lease, so that two renewals may fail */
-#define NGX_AGENT_LIVE_RENEW  10
+/* what a run needs beside this, with short texts, has room in it as well */
+#define NGX_AGENT_LIVE_POOL       1280
 
 
-static ngx_int_t ngx_agent_live_dup(ngx_agent_live_t *live, ngx_str_t *dst,
-    ngx_str_t *src);
-static ngx_int_t ngx_agent_live_copy(ngx_agent_live_t *live,
-    ngx_agent_post_t *post);
 static void ngx_agent_live_insert(ngx_rbtree_node_t *temp,
     ngx_rbtree_node_t *node, ngx_rbtree_node_t *sentinel);
 static ngx_rbtree_key_t ngx_agent_live_key(const ngx_agent_id_t *id);
 static int ngx_agent_live_cmp(ngx_rbtree_node_t *node,
     const ngx_agent_id_t *id);
-static void ngx_agent_live_tick(ngx_event_t *ev);
-static void ngx_agent_live_renew(ngx_log_t *log);
+static ngx_int_t ngx_agent_live_leases(ngx_agent_store_call_t *call);
+static void ngx_agent_live_renewed(ngx_agent_store_call_t *call);
+
+
+/* the legal moves: ngx_agent_live_moves[from] has bit "to" */
+
+#define TO(state)  (1u << NGX_AGENT_LIVE_##state)
+
+static const ngx_uint_t  ngx_agent_live_moves[] = {
+    /* ASKED   */  TO(READY),
+    /* READY   */  TO(RUNS) | TO(ENDS) | TO(LEAVES) | TO(DROPPED),
+    /* RUNS    */  TO(PAUSES) | TO(ENDS) | TO(LEAVES) | TO(DROPPED),
+    /* PAUSES  */  TO(RETRIES) | TO(LEAVES) | TO(DROPPED),
+    /* RETRIES */  TO(RUNS) | TO(LEAVES) | TO(DROPPED),
+    /* ENDS    */  TO(DROPPED),
+    /* LEAVES  */  TO(DROPPED),
+    /* DROPPED */  0
+};
 
 
 static ngx_queue_t        ngx_agent_lives;
 static ngx_uint_t         ngx_agent_nlives;
 static ngx_rbtree_t       ngx_agent_live_tree;
 static ngx_rbtree_node_t  ngx_agent_live_sentinel;
-static ngx_event_t        ngx_agent_live_timer;
-static ngx_uint_t         ngx_agent_live_ticks;
+static ngx_agent_store_call_t  *ngx_agent_live_renewing;
+static ngx_agent_id_t     ngx_agent_live_cancelled[NGX_AGENT_LIVE_CANCELLED];
+static ngx_uint_t         ngx_agent_live_ncancelled;
 
 
 ngx_int_t
@@ -42,53 +57,56 @@ ngx_agent_live_init(ngx_cycle_t *cycle)
     ngx_rbtree_init(&ngx_agent_live_tree, &ngx_agent_live_sentinel,
                     ngx_agent_live_insert);
     ngx_agent_nlives = 0;
-
-    ngx_memzero(&ngx_agent_live_timer, sizeof(ngx_event_t));
-    ngx_agent_live_timer.handler = ngx_agent_live_tick;
-    ngx_agent_live_timer.log = cycle->log;
-
-    /* debug builds log the "connection" of every timer */
-    ngx_agent_live_timer.data = &ngx_agent_live_timer;
-
-    /* the runs hold a worker that quits, not this timer */
-    ngx_agent_live_timer.cancelable = 1;
-    ngx_add_timer(&ngx_agent_live_timer, NGX_AGENT_LIVE_TICK);
+    ngx_agent_live_renewing = NULL;
 
     return NGX_OK;
 }
 
 
-/* what still runs when a worker ends has its lease lapse */
+/* what still runs when a worker ends is freed by those who see it gone */
 
 void
 ngx_agent_live_exit(ngx_cycle_t *cycle)
 {
-    ngx_queue_t       *q;
-    ngx_agent_live_t  *live;
-
-    if (ngx_agent_live_timer.timer_set) {
-        ngx_del_timer(&ngx_agent_live_timer);
-    }
-
     if (ngx_agent_lives.next == NULL) {
         return;
     }
 
-    while (!ngx_queue_empty(&ngx_agent_lives)) {
-        q = ngx_queue_head(&ngx_agent_lives);
+    ngx_agent_live_each(ngx_agent_live_free);
+
+    if (ngx_agent_live_renewing) {
+        ngx_agent_store_renew_stop(ngx_agent_live_renewing);
+        ngx_destroy_pool(ngx_agent_live_renewing->pool);
+        ngx_agent_live_renewing = NULL;
+    }
+}
+
+
+void
+ngx_agent_live_each(void (*f)(ngx_agent_live_t *live))
+{
+    ngx_queue_t       *q, *next;
+    ngx_agent_live_t  *live;
+
+    for (q = ngx_queue_head(&ngx_agent_lives);
+         q != ngx_queue_sentinel(&ngx_agent_lives);
+         q = next)
+    {
+        next = ngx_queue_next(q);
         live = ngx_queue_data(q, ngx_agent_live_t, queue);
-        ngx_agent_live_free(live);
+        f(live);
     }
 }
 
 
 ngx_agent_live_t *
-ngx_agent_live_create(ngx_agent_post_t *post)
+ngx_agent_live_create(ngx_str_t *tenant, ngx_agent_task_t *task,
+    ngx_agent_step_t *step)
 {
     ngx_pool_t        *pool;
     ngx_agent_live_t  *live;
 
-    pool = ngx_create_pool(1536, ngx_cycle->log);
+    pool = ngx_create_pool(NGX_AGENT_LIVE_POOL, ngx_cycle->log);
     if (pool == NULL) {
         return NULL;
     }
@@ -101,15 +119,20 @@ ngx_agent_live_create(ngx_agent_post_t *post)
 
     live->pool = pool;
     live->log = ngx_cycle->log;
-    live->task.id = post->task.id;
-    live->step.task_id = post->task.id;
-    live->step.id = post->step.id;
+    live->task.id = task->id;
+    live->step.task_id = task->id;
+    live->step.id = step->id;
     ngx_queue_init(&live->watchers);
 
     live->event.data = live;
     live->event.log = live->log;
 
-    if (ngx_agent_live_copy(live, post) != NGX_OK) {
+    if (ngx_agent_live_dup(live, &live->tenant, tenant) != NGX_OK
+        || ngx_agent_live_dup(live, &live->step.input, &step->input) != NGX_OK
+        || ngx_agent_live_dup(live, &live->step.additional_input,
+                              &step->additional_input)
+           != NGX_OK)
+    {
         ngx_destroy_pool(pool);
         return NULL;
     }
@@ -118,24 +141,7 @@ ngx_agent_live_create(ngx_agent_post_t *post)
 }
 
 
-static ngx_int_t
-ngx_agent_live_copy(ngx_agent_live_t *live, ngx_agent_post_t *post)
-{
-    if (ngx_agent_live_dup(live, &live->tenant, &post->tenant) != NGX_OK
-        || ngx_agent_live_dup(live, &live->step.input, &post->step.input)
-           != NGX_OK
-        || ngx_agent_live_dup(live, &live->step.additional_input,
-                              &post->step.additional_input)
-           != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
+ngx_int_t
 ngx_agent_live_dup(ngx_agent_live_t *live, ngx_str_t *dst, ngx_str_t *src)
 {
     if (src->data == NULL) {
@@ -143,8 +149,13 @@ ngx_agent_live_dup(ngx_agent_live_t *live, ngx_str_t *dst, ngx_str_t *src)
         return NGX_OK;
     }
 
+    if (src->len == 0) {
+        ngx_str_set(dst, "");
+        return NGX_OK;
+    }
+
     dst->len = src->len;
-    dst->data = ngx_pnalloc(live->pool, src->len ? src->len : 1);
+    dst->data = ngx_pnalloc(live->pool, src->len);
     if (dst->data == NULL) {
         return NGX_ERROR;
     }
@@ -156,19 +167,108 @@ ngx_agent_live_dup(ngx_agent_live_t *live, ngx_str_t *dst, ngx_str_t *src)
 
 
 void
+ngx_agent_live_move(ngx_agent_live_t *live, ngx_agent_live_state_e to)
+{
+    ngx_log_debug2(NGX_LOG_DEBUG_CORE, live->log, 0,
+                   "agent step: live state %d -> %d", live->state, to);
+
+    if (!(ngx_agent_live_moves[live->state] & (1u << to))) {
+        ngx_log_error(NGX_LOG_ERR, live->log, 0,
+                      "agent step: illegal move from live state %d to %d",
+                      live->state, to);
+    }
+
+    live->state = to;
+}
+
+
+ngx_agent_store_call_t *
+ngx_agent_live_call(ngx_agent_live_t *live, ngx_agent_store_pt handler)
+{
+    ngx_pool_t              *pool;
+    ngx_agent_store_call_t  *call;
+
+    pool = ngx_create_pool(1024, live->log);
+    if (pool == NULL) {
+        return NULL;
+    }
+
+    call = ngx_pcalloc(pool, sizeof(ngx_agent_store_call_t));
+    if (call == NULL) {
+        ngx_destroy_pool(pool);
+        return NULL;
+    }
+
+    call->pool = pool;
+    call->log = live->log;
+    call->handler = handler;
+    call->data = live;
+    call->tenant = live->tenant;
+    call->task = &live->task;
+    call->step = &live->step;
+    call->watched = live->watched;
+
+    live->call = call;
+
+    return call;
+}
+
+
+void
+ngx_agent_live_call_done(ngx_agent_live_t *live)
+{
+    ngx_pool_t  *pool;
+
+    if (live->call == NULL) {
+        return;
+    }
+
+    pool = live->call->pool;
+
+    ngx_agent_store_detach(live->call);
+    live->call = NULL;
+
+    ngx_destroy_pool(pool);
+}
+
+
+ngx_uint_t
 ngx_agent_live_add(ngx_agent_live_t *live)
 {
+    ngx_uint_t  i;
+
     live->node.key = ngx_agent_live_key(&live->step.id);
     ngx_rbtree_insert(&ngx_agent_live_tree, &live->node);
     ngx_queue_insert_tail(&ngx_agent_lives, &live->queue);
     ngx_agent_nlives++;
+
+    for (i = 0; i < NGX_AGENT_LIVE_CANCELLED; i++) {
+        if (ngx_memcmp(ngx_agent_live_cancelled[i].bytes, live->step.id.bytes,
+                       16)
+            == 0)
+        {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
+void
+ngx_agent_live_note_cancelled(const ngx_agent_id_t *id)
+{
+    ngx_agent_live_cancelled[ngx_agent_live_ncancelled] = *id;
+
+    ngx_agent_live_ncancelled = (ngx_agent_live_ncancelled + 1)
+                                % NGX_AGENT_LIVE_CANCELLED;
 }
 
 
 void
 ngx_agent_live_free(ngx_agent_live_t *live)
 {
-    ngx_agent_store_detach(&live->call);
+    ngx_agent_live_call_done(live);
 
     if (live->queue.next) {
         ngx_rbtree_delete(&ngx_agent_live_tree, &live->node);
@@ -185,43 +285,15 @@ ngx_agent_live_free(ngx_agent_live_t *live)
         ngx_delete_posted_event(&live->event);
     }
 
+    if (live->agent_slot) {
+        ngx_agent_stat_give(&live->agent->name);
+    }
+
+    if (live->slot) {
+        ngx_agent_queue_give();
+    }
+
     ngx_destroy_pool(live->pool);
-}
-
-
-void
-ngx_agent_live_publish(ngx_agent_live_t *live)
-{
-    ngx_queue_t        *q;
-    ngx_agent_watch_t  *w;
-
-    while (!ngx_queue_empty(&live->watchers)) {
-        q = ngx_queue_head(&live->watchers);
-        w = ngx_queue_data(q, ngx_agent_watch_t, queue);
-
-        ngx_agent_step_unwatch(w);
-        w->handler(w, live);
-    }
-
-    ngx_agent_live_free(live);
-}
-
-
-void
-ngx_agent_step_watch(ngx_agent_live_t *live, ngx_agent_watch_t *w)
-{
-    ngx_queue_insert_tail(&live->watchers, &w->queue);
-    w->active = 1;
-}
-
-
-void
-ngx_agent_step_unwatch(ngx_agent_watch_t *w)
-{
-    if (w->active) {
-        ngx_queue_remove(&w->queue);
-        w->active = 0;
-    }
 }
 
 
@@ -314,30 +386,20 @@ ngx_agent_live_cmp(ngx_rbtree_node_t *node, const ngx_agent_id_t *id)
 }
 
 
-static void
-ngx_agent_live_tick(ngx_event_t *ev)
-{
-    ngx_add_timer(ev, NGX_AGENT_LIVE_TICK);
+/* nothing may be waiting for it: a worker that quits is held by its runs */
 
-    ngx_agent_store_replan();
-
-    if (++ngx_agent_live_ticks % NGX_AGENT_LIVE_RENEW == 0) {
-        ngx_agent_store_sweep();
-        ngx_agent_live_renew(ev->log);
-    }
-}
-
-
-static void
+void
 ngx_agent_live_renew(ngx_log_t *log)
 {
-    ngx_queue_t        *q;
-    ngx_pool_t         *pool;
-    ngx_array_t         steps;
-    ngx_agent_live_t   *live;
-    ngx_agent_step_t  **step;
+    ngx_pool_t              *pool;
+    ngx_agent_store_call_t  *call;
+
+    if (ngx_agent_live_renewing) {
+        return;
+    }
 
     if (ngx_agent_nlives == 0) {
+        ngx_agent_tick_orphans();
         return;
     }
 
@@ -346,12 +408,38 @@ ngx_agent_live_renew(ngx_log_t *log)
         return;
     }
 
-    if (ngx_array_init(&steps, pool, ngx_agent_nlives,
-                       sizeof(ngx_agent_step_t *))
-        != NGX_OK)
+    call = ngx_pcalloc(pool, sizeof(ngx_agent_store_call_t));
+    if (call == NULL) {
+        ngx_destroy_pool(pool);
+        return;
+    }
+
+    call->pool = pool;
+    call->log = log;
+    call->handler = ngx_agent_live_renewed;
+
+    if (ngx_agent_live_leases(call) != NGX_OK
+        || ngx_agent_store_renew(call) != NGX_AGAIN)
     {
         ngx_destroy_pool(pool);
         return;
+    }
+
+    ngx_agent_live_renewing = call;
+}
+
+
+static ngx_int_t
+ngx_agent_live_leases(ngx_agent_store_call_t *call)
+{
+    ngx_queue_t        *q;
+    ngx_agent_live_t   *live;
+    ngx_agent_lease_t  *lease;
+
+    call->list = ngx_array_create(call->pool, ngx_agent_nlives,
+                                  sizeof(ngx_agent_lease_t));
+    if (call->list == NULL) {
+        return NGX_ERROR;
     }
 
     for (q = ngx_queue_head(&ngx_agent_lives);
@@ -360,14 +448,65 @@ ngx_agent_live_renew(ngx_log_t *log)
     {
         live = ngx_queue_data(q, ngx_agent_live_t, queue);
 
-        step = ngx_array_push(&steps);
-        if (step == NULL) {
-            break;
+        if (live->state == NGX_AGENT_LIVE_LEAVES
+            || live->state == NGX_AGENT_LIVE_DROPPED)
+        {
+            continue;
         }
 
-        *step = &live->step;
+        lease = ngx_array_push(call->list);
+        if (lease == NULL) {
+            return NGX_ERROR;
+        }
+
+        lease->task_id = live->step.task_id;
+        lease->step_id = live->step.id;
+        lease->seq = live->step.seq;
+        lease->attempt = live->step.attempt;
+        lease->lost = 0;
     }
 
-    ngx_agent_store_renew(&steps);
-    ngx_destroy_pool(pool);
+    return call->list->nelts ? NGX_OK : NGX_DECLINED;
+}
+
+
+static void
+ngx_agent_live_renewed(ngx_agent_store_call_t *call)
+{
+    ngx_uint_t          i;
+    ngx_agent_live_t   *live;
+    ngx_agent_lease_t  *lease;
+
+    ngx_agent_live_renewing = NULL;
+    lease = call->list->elts;
+
+    if (call->rc == NGX_OK) {
+        ngx_agent_tick_orphans();
+    }
+
+    for (i = 0; i < call->list->nelts; i++) {
+
+        if (!lease[i].lost) {
+            continue;
+        }
+
+        live = ngx_agent_step_find(&lease[i].step_id);
+
+        /* it may have moved on by itself since it was asked about */
+
+        if (live && live->step.attempt == lease[i].attempt
+            && (live->state == NGX_AGENT_LIVE_READY
+                || live->state == NGX_AGENT_LIVE_RUNS
+                || live->state == NGX_AGENT_LIVE_PAUSES))
+        {
+            ngx_log_error(NGX_LOG_WARN, live->log, 0,
+                          "agent step: attempt %ui has lost its lease, it is "
+                          "given up", live->step.attempt);
+
+            ngx_agent_stat_add(FENCED, 1);
+            ngx_agent_step_drop(live);
+        }
+    }
+
+    ngx_destroy_pool(call->pool);
 }

@@ -1,7 +1,7 @@
 
 /*
- * The life of a step: asked for, begun by the store, run by run/, ended.
- * The rules are here; rows are the store's, HTTP is nobody's.
+ * The life of a step that is ours: started, tried again, ended, or given
+ * back.  Each of its moves is here; rows are the store's, HTTP is nobody's.
  */
 
 #include "ngx_agent_step.h"
@@ -13,302 +13,456 @@
 #define NGX_AGENT_STEP_TRIES    8          /* of saving the end of a step */
 #define NGX_AGENT_STEP_PAUSE    250        /* ms, doubled each time */
 
+/* ms between two calls of the agent; what waits longer waits in the queue */
+#define NGX_AGENT_STEP_SHORT    2000
 
-static void ngx_agent_step_begun(ngx_agent_store_call_t *call);
-static void ngx_agent_step_tell(ngx_agent_live_t *live, ngx_int_t rc);
-static void ngx_agent_step_last(ngx_agent_post_t *post);
-static void ngx_agent_step_last_handler(ngx_agent_store_call_t *call);
+/* HTTP status for who waits */
+#define NGX_AGENT_STEP_BAD_GATEWAY  502
+#define NGX_AGENT_STEP_UNAVAILABLE  503
+
+
+static void ngx_agent_step_too_late(ngx_event_t *ev);
 static void ngx_agent_step_start(ngx_event_t *ev);
-static void ngx_agent_step_fail(ngx_agent_live_t *live);
-static void ngx_agent_step_save(ngx_agent_live_t *live);
-static void ngx_agent_step_saved(ngx_agent_store_call_t *call);
+static const char *ngx_agent_step_hopeless(ngx_agent_live_t *live,
+    ngx_uint_t *code);
+static void ngx_agent_step_stop(ngx_agent_live_t *live);
 static void ngx_agent_step_retry(ngx_event_t *ev);
-static void ngx_agent_step_lost(ngx_agent_live_t *live);
+static void ngx_agent_step_retried(ngx_agent_store_call_t *call);
+static void ngx_agent_step_put_back(ngx_event_t *ev);
+static void ngx_agent_step_left(ngx_agent_store_call_t *call);
+static void ngx_agent_step_save(ngx_event_t *ev);
+static void ngx_agent_step_saved(ngx_agent_store_call_t *call);
+static void ngx_agent_step_ended(ngx_agent_live_t *live);
+static void ngx_agent_step_unsaved(ngx_agent_live_t *live, const char *what);
+static void ngx_agent_step_forget(ngx_agent_live_t *live);
 
 
-/* the legal moves of a status: ngx_agent_step_moves[from] has bit "to" */
-
-#define TO(status)  (1u << NGX_AGENT_STEP_##status)
-
-static const ngx_uint_t  ngx_agent_step_moves[] = {
-    /* CREATED   */  TO(RUNNING) | TO(CANCELLED),
-    /* RUNNING   */  TO(COMPLETED) | TO(WAITING) | TO(FAILED) | TO(CANCELLED),
-    /* COMPLETED */  0,
-    /* WAITING   */  0,
-    /* FAILED    */  0,
-    /* CANCELLED */  0
-};
-
-static ngx_str_t  ngx_agent_step_names[] = {
-    ngx_string("created"),
-    ngx_string("running"),
-    ngx_string("completed"),
-    ngx_string("waiting_for_input"),
-    ngx_string("failed"),
-    ngx_string("cancelled")
-};
-
-
-static ngx_array_t          *ngx_agent_agents;
-static ngx_agent_runner_pt   ngx_agent_runner;
-
-
-ngx_int_t
-ngx_agent_core_init(ngx_cycle_t *cycle, ngx_array_t *agents,
-    ngx_agent_runner_pt runner)
-{
-    ngx_agent_agents = agents;
-    ngx_agent_runner = runner;
-
-    return ngx_agent_live_init(cycle);
-}
+static const ngx_agent_core_conf_t  *ngx_agent_step_conf;
 
 
 void
-ngx_agent_core_exit(ngx_cycle_t *cycle)
+ngx_agent_step_init(const ngx_agent_core_conf_t *conf)
 {
-    ngx_agent_live_exit(cycle);
+    ngx_agent_step_conf = conf;
 }
 
 
-ngx_agent_agent_t *
-ngx_agent_agent_find(ngx_str_t *name)
+/* a step that the queue has given */
+
+void
+ngx_agent_step_claimed(ngx_agent_claim_t *claim, ngx_agent_agent_t *agent)
 {
-    ngx_uint_t           i;
-    ngx_agent_agent_t  **agent;
-
-    agent = ngx_agent_agents->elts;
-
-    for (i = 0; i < ngx_agent_agents->nelts; i++) {
-        if (agent[i]->name.len == name->len
-            && ngx_memcmp(agent[i]->name.data, name->data, name->len) == 0)
-        {
-            return agent[i];
-        }
-    }
-
-    return NULL;
-}
-
-
-ngx_str_t *
-ngx_agent_status_name(ngx_agent_status_e status)
-{
-    return &ngx_agent_step_names[status];
-}
-
-
-ngx_int_t
-ngx_agent_step_move(ngx_agent_step_t *step, ngx_agent_status_e to,
-    ngx_log_t *log)
-{
-    if (!(ngx_agent_step_moves[step->status] & (1u << to))) {
-        ngx_log_error(NGX_LOG_ERR, log, 0,
-                      "agent step: illegal move from \"%V\" to \"%V\"",
-                      ngx_agent_status_name(step->status),
-                      ngx_agent_status_name(to));
-        return NGX_ERROR;
-    }
-
-    step->status = to;
-
-    return NGX_OK;
-}
-
-
-ngx_int_t
-ngx_agent_step_post(ngx_agent_post_t *post)
-{
-    ngx_int_t          rc;
     ngx_agent_live_t  *live;
 
-    ngx_agent_id_create(&post->step.id);
-    post->step.task_id = post->task.id;
+    live = ngx_agent_live_create(&claim->tenant, &claim->task, &claim->step);
 
-    live = ngx_agent_live_create(post);
     if (live == NULL) {
-        return NGX_ABORT;
+        /* its lease will lapse */
+        ngx_agent_stat_give(&agent->name);
+        ngx_agent_queue_give();
+        return;
     }
 
-    live->post = post;
-    post->begun = live;
-    live->call.pool = live->pool;
-    live->call.log = live->log;
-    live->call.handler = ngx_agent_step_begun;
-    live->call.data = live;
-    live->call.tenant = live->tenant;
-    live->call.task = &live->task;
-    live->call.step = &live->step;
+    live->slot = 1;
+    live->agent_slot = 1;
+    live->agent = agent;
+    live->watched = claim->watched;
+    live->unknown = claim->unknown;
+    live->task.agent = agent->name;
+    live->step.seq = claim->step.seq;
+    live->step.attempt = claim->step.attempt;
+    live->step.spared = claim->step.spared;
+    live->step.redacted = claim->step.redacted;
 
-    rc = ngx_agent_store_begin_step(&live->call);
-
-    if (rc != NGX_AGAIN) {
-        post->begun = NULL;
-        ngx_agent_live_free(live);
-    }
-
-    return rc;
-}
-
-
-void
-ngx_agent_step_post_detach(ngx_agent_post_t *post)
-{
-    if (post->begun) {
-        post->begun->post = NULL;
-        post->begun = NULL;
-    }
-
-    ngx_agent_store_detach(&post->call);
-}
-
-
-static void
-ngx_agent_step_begun(ngx_agent_store_call_t *call)
-{
-    ngx_agent_live_t  *live;
-
-    live = call->data;
-
-    if (call->rc != NGX_OK || call->begin != NGX_AGENT_BEGIN_OK) {
-        ngx_agent_step_tell(live, call->rc);
+    if (ngx_agent_live_dup(live, &live->task.input, &claim->task.input)
+        != NGX_OK
+        || ngx_agent_live_dup(live, &live->step.story, &claim->step.story)
+           != NGX_OK)
+    {
         ngx_agent_live_free(live);
         return;
     }
 
+    ngx_agent_stat_add(CLAIMED, 1);
+
+    if (!ngx_agent_step_ours(live)) {
+        ngx_agent_step_leave(live, 0, 1);
+    }
+}
+
+
+ngx_uint_t
+ngx_agent_step_ours(ngx_agent_live_t *live)
+{
+    ngx_agent_agent_t  *agent;
+
     (void) ngx_agent_step_move(&live->step, NGX_AGENT_STEP_RUNNING,
                                live->log);
+    ngx_agent_live_move(live, NGX_AGENT_LIVE_READY);
 
-    live->agent = ngx_agent_agent_find(&live->task.agent);
-    ngx_agent_live_add(live);
+    agent = live->agent;
 
-    /* the run starts from an event: first whoever asked may watch it */
+    if (agent && !live->agent_slot) {
+        live->agent_slot = ngx_agent_stat_take(&agent->name,
+                                               agent->concurrency);
+    }
+
+    if ((agent && !live->agent_slot) || ngx_agent_tick_drains()) {
+        return 0;
+    }
 
     live->event.handler = ngx_agent_step_start;
     ngx_post_event(&live->event, &ngx_posted_events);
 
-    ngx_agent_step_tell(live, NGX_OK);
+    if (!ngx_agent_live_add(live)) {
+        live->event.handler = ngx_agent_step_too_late;
+    }
+
+    ngx_agent_watch_near(live);
+
+    return 1;
 }
 
 
-/* tells the asker, if there still is one, how the beginning went */
+/* cancelled while it was on its way to us */
 
 static void
-ngx_agent_step_tell(ngx_agent_live_t *live, ngx_int_t rc)
+ngx_agent_step_too_late(ngx_event_t *ev)
 {
-    ngx_agent_post_t  *post;
-
-    post = live->post;
-    live->post = NULL;
-
-    if (post == NULL) {
-        return;
-    }
-
-    post->begun = NULL;
-    post->rc = rc;
-    post->begin = live->call.begin;
-
-    if (rc == NGX_OK && post->begin == NGX_AGENT_BEGIN_OK) {
-        post->live = live;
-
-    } else if (rc == NGX_OK && post->begin == NGX_AGENT_BEGIN_FINISHED) {
-        post->step.id = live->step.id;
-        ngx_agent_step_last(post);
-        return;
-    }
-
-    post->handler(post);
-}
-
-
-/* a finished task answers with its last step, whole */
-
-static void
-ngx_agent_step_last(ngx_agent_post_t *post)
-{
-    ngx_agent_id_t  id;
-
-    id = post->step.id;
-    ngx_memzero(&post->step, sizeof(ngx_agent_step_t));
-    post->step.id = id;
-    post->step.task_id = post->task.id;
-
-    ngx_memzero(&post->call, sizeof(ngx_agent_store_call_t));
-    post->call.pool = post->pool;
-    post->call.log = post->log;
-    post->call.handler = ngx_agent_step_last_handler;
-    post->call.data = post;
-    post->call.tenant = post->tenant;
-    post->call.step = &post->step;
-
-    post->rc = ngx_agent_store_get_step(&post->call);
-
-    if (post->rc != NGX_AGAIN) {
-        post->handler(post);
-    }
-}
-
-
-static void
-ngx_agent_step_last_handler(ngx_agent_store_call_t *call)
-{
-    ngx_agent_post_t  *post;
-
-    post = call->data;
-
-    /* it was there a moment ago */
-    post->rc = (call->rc == NGX_DECLINED) ? NGX_ERROR : call->rc;
-    post->handler(post);
+    ngx_agent_step_drop(ev->data);
 }
 
 
 static void
 ngx_agent_step_start(ngx_event_t *ev)
 {
+    ngx_str_t          why;
+    const char        *text;
+    ngx_uint_t         code;
     ngx_agent_live_t  *live;
 
     live = ev->data;
+    text = ngx_agent_step_hopeless(live, &code);
 
+    if (text == NULL) {
+        ngx_agent_live_move(live, NGX_AGENT_LIVE_RUNS);
+
+        if (ngx_agent_step_conf->runner->start(live) == NGX_OK) {
+            return;
+        }
+
+        text = "the step could not be started";
+        code = NGX_AGENT_STEP_BAD_GATEWAY;
+    }
+
+    why.data = (u_char *) text;
+    why.len = ngx_strlen(text);
+
+    if (live->step.error.len) {
+        why = live->step.error;
+    }
+
+    ngx_agent_step_fail(live, &why, code, 0);
+}
+
+
+/* why a step that is ours need not even be started; NULL: it may */
+
+static const char *
+ngx_agent_step_hopeless(ngx_agent_live_t *live, ngx_uint_t *code)
+{
     if (live->agent == NULL) {
         ngx_log_error(NGX_LOG_ERR, live->log, 0,
                       "agent step: agent \"%V\" of a task is not configured",
                       &live->task.agent);
-        ngx_str_set(&live->error, "the agent of this task is not configured "
-                                  "on this server any more");
-        ngx_agent_step_fail(live);
+
+        *code = NGX_AGENT_STEP_UNAVAILABLE;
+        return "the agent of this task is not configured on this server any "
+               "more";
+    }
+
+    *code = NGX_AGENT_STEP_BAD_GATEWAY;
+
+    if (ngx_agent_step_spent(live) > live->agent->attempts) {
+
+        /* the present attempt is not made any more */
+        live->step.spared++;
+
+        return "no attempts are left";
+    }
+
+    if (live->unknown) {
+        return "the secret answer is gone with the database server that held "
+               "it; answer again";
+    }
+
+    return NULL;
+}
+
+
+void
+ngx_agent_step_cancelled(const ngx_agent_id_t *step_id)
+{
+    ngx_agent_live_t  *live;
+
+    live = ngx_agent_step_find(step_id);
+
+    if (live == NULL) {
+        ngx_agent_live_note_cancelled(step_id);
         return;
     }
 
-    if (ngx_agent_runner(live) != NGX_OK) {
+    switch (live->state) {
 
-        if (live->error.len == 0) {
-            ngx_str_set(&live->error, "the step could not be started");
-        }
+    case NGX_AGENT_LIVE_READY:
+    case NGX_AGENT_LIVE_RUNS:
+    case NGX_AGENT_LIVE_PAUSES:
+    case NGX_AGENT_LIVE_RETRIES:
+        ngx_agent_step_drop(live);
+        return;
 
-        ngx_agent_step_fail(live);
+    default:
+        /* its last write is on its way and will find that it came too late */
+        return;
     }
 }
 
 
-/* ends a step that never ran; live->error says why */
+void
+ngx_agent_step_drop(ngx_agent_live_t *live)
+{
+    ngx_agent_live_move(live, NGX_AGENT_LIVE_DROPPED);
+    ngx_agent_live_call_done(live);
+    ngx_agent_step_stop(live);
+}
+
+
+void
+ngx_agent_step_leave(ngx_agent_live_t *live, ngx_msec_t delay,
+    ngx_uint_t spare)
+{
+    ngx_agent_live_move(live, NGX_AGENT_LIVE_LEAVES);
+
+    live->delay = delay;
+    live->spare = spare;
+
+    ngx_agent_step_stop(live);
+}
+
+
+/* whatever run/ has of it goes */
 
 static void
-ngx_agent_step_fail(ngx_agent_live_t *live)
+ngx_agent_step_stop(ngx_agent_live_t *live)
 {
-    ngx_agent_json_t  j;
+    if (live->event.timer_set) {
+        ngx_del_timer(&live->event);
+    }
 
-    (void) ngx_agent_step_move(&live->step, NGX_AGENT_STEP_FAILED, live->log);
+    if (live->event.posted) {
+        ngx_delete_posted_event(&live->event);
+    }
 
-    ngx_agent_json_init(&j, live->pool, 128);
+    if (live->run) {
+        ngx_agent_step_conf->runner->stop(live);
+    }
+
+    ngx_agent_step_conf->runner->dropped(live);
+
+    if (live->state == NGX_AGENT_LIVE_LEAVES) {
+        ngx_agent_step_put_back(&live->event);
+        return;
+    }
+
+    ngx_agent_step_forget(live);
+}
+
+
+/* others have it now; who watches will be told by them */
+
+static void
+ngx_agent_step_forget(ngx_agent_live_t *live)
+{
+    ngx_agent_watch_far(live);
+    ngx_agent_live_free(live);
+}
+
+
+static void
+ngx_agent_step_put_back(ngx_event_t *ev)
+{
+    ngx_agent_live_t        *live;
+    ngx_agent_store_call_t  *call;
+
+    live = ev->data;
+
+    call = ngx_agent_live_call(live, ngx_agent_step_left);
+
+    if (call) {
+        call->delay = live->delay;
+        call->spare = live->spare;
+        call->watched = live->watched || !ngx_queue_empty(&live->watchers);
+
+        if (ngx_agent_store_requeue_step(call) == NGX_AGAIN) {
+            return;
+        }
+    }
+
+    ngx_agent_step_unsaved(live, "it could not be put back into the queue");
+}
+
+
+static void
+ngx_agent_step_left(ngx_agent_store_call_t *call)
+{
+    ngx_agent_live_t  *live;
+
+    live = call->data;
+
+    if (call->rc == NGX_OK || call->rc == NGX_DECLINED) {
+
+        if (call->rc == NGX_OK && live->spare) {
+            ngx_agent_stat_add(HANDED_BACK, 1);
+
+        } else if (call->rc == NGX_OK) {
+            ngx_agent_stat_add(POSTPONED, 1);
+            ngx_agent_queue_later(live->delay);
+        }
+
+        ngx_agent_live_move(live, NGX_AGENT_LIVE_DROPPED);
+        ngx_agent_step_forget(live);
+        return;
+    }
+
+    ngx_agent_live_call_done(live);
+
+    if (++live->tries >= NGX_AGENT_STEP_TRIES) {
+        ngx_agent_step_unsaved(live, "it could not be put back into the "
+                               "queue");
+        return;
+    }
+
+    live->event.handler = ngx_agent_step_put_back;
+    ngx_add_timer(&live->event, NGX_AGENT_STEP_PAUSE << live->tries);
+}
+
+
+void
+ngx_agent_step_again(ngx_agent_live_t *live, ngx_msec_t pause, ngx_str_t *why)
+{
+    ngx_agent_live_move(live, NGX_AGENT_LIVE_PAUSES);
+    ngx_agent_story_add(live, why);
+
+    if (pause > NGX_AGENT_STEP_SHORT || ngx_agent_tick_drains()) {
+        ngx_agent_step_leave(live, pause, 0);
+        return;
+    }
+
+    live->event.handler = ngx_agent_step_retry;
+    ngx_add_timer(&live->event, pause);
+}
+
+
+/* the next attempt is on record before it is made */
+
+static void
+ngx_agent_step_retry(ngx_event_t *ev)
+{
+    ngx_agent_live_t        *live;
+    ngx_agent_store_call_t  *call;
+
+    live = ev->data;
+
+    ngx_agent_live_move(live, NGX_AGENT_LIVE_RETRIES);
+
+    call = ngx_agent_live_call(live, ngx_agent_step_retried);
+
+    if (call == NULL || ngx_agent_store_retry_step(call) != NGX_AGAIN) {
+        ngx_agent_step_leave(live, 0, 0);
+    }
+}
+
+
+static void
+ngx_agent_step_retried(ngx_agent_store_call_t *call)
+{
+    ngx_int_t          rc;
+    ngx_agent_live_t  *live;
+
+    live = call->data;
+    rc = call->rc;
+
+    ngx_agent_live_call_done(live);
+
+    switch (rc) {
+
+    case NGX_OK:
+
+        if (ngx_agent_tick_drains()) {
+            /* it was not made: it does not count */
+            ngx_agent_step_leave(live, 0, 1);
+            return;
+        }
+
+        ngx_agent_live_move(live, NGX_AGENT_LIVE_RUNS);
+        ngx_agent_step_conf->runner->resume(live);
+        return;
+
+    case NGX_DECLINED:
+        ngx_agent_stat_add(FENCED, 1);
+        ngx_agent_step_drop(live);
+        return;
+
+    default:
+        ngx_agent_step_leave(live, NGX_AGENT_STEP_SHORT, 0);
+        return;
+    }
+}
+
+
+void
+ngx_agent_step_fail(ngx_agent_live_t *live, ngx_str_t *why, ngx_uint_t code,
+    ngx_uint_t status)
+{
+    ngx_agent_json_t   j;
+    ngx_agent_step_t  *step;
+
+    step = &live->step;
+
+    step->is_last = 0;
+    step->secret = 0;
+    step->code = code;
+    step->tokens_in = 0;
+    step->tokens_out = 0;
+    ngx_str_null(&step->name);
+    ngx_str_null(&step->output);
+    ngx_str_null(&step->turns);
+    ngx_str_null(&step->artifacts);
+    ngx_str_null(&step->additional_output);
+
+    ngx_agent_story_end(live, why, &step->error);
+
+    ngx_agent_json_init(&j, live->pool, 128 + step->error.len);
     ngx_agent_json_object(&j);
     ngx_agent_json_key(&j, "error");
-    ngx_agent_json_string(&j, &live->error);
+    ngx_agent_json_string(&j, &step->error);
+    ngx_agent_json_key(&j, "attempts");
+    ngx_agent_json_int(&j, ngx_agent_step_spent(live));
+
+    if (status) {
+        ngx_agent_json_key(&j, "upstream_status");
+        ngx_agent_json_int(&j, status);
+    }
+
+    ngx_agent_json_key(&j, "code");
+    ngx_agent_json_int(&j, code);
     ngx_agent_json_object_end(&j);
 
-    if (ngx_agent_json_done(&j, &live->step.additional_output) != NGX_OK) {
-        ngx_str_null(&live->step.additional_output);
+    if (ngx_agent_json_done(&j, &step->additional_output) != NGX_OK) {
+        ngx_str_null(&step->additional_output);
     }
+
+    (void) ngx_agent_step_move(step, NGX_AGENT_STEP_FAILED, live->log);
 
     ngx_agent_step_end(live);
 }
@@ -321,40 +475,52 @@ ngx_agent_step_end(ngx_agent_live_t *live)
                    "agent step: ends as \"%V\"",
                    ngx_agent_status_name(live->step.status));
 
-    live->ending = 1;
-    live->event.handler = ngx_agent_step_retry;
-
-    ngx_agent_step_save(live);
+    ngx_agent_live_move(live, NGX_AGENT_LIVE_ENDS);
+    ngx_agent_step_save(&live->event);
 }
 
 
 static void
-ngx_agent_step_save(ngx_agent_live_t *live)
+ngx_agent_step_save(ngx_event_t *ev)
 {
+    ngx_agent_live_t        *live;
     ngx_agent_store_call_t  *call;
 
-    call = &live->call;
+    live = ev->data;
 
-    ngx_memzero(call, sizeof(ngx_agent_store_call_t));
-    call->pool = live->pool;
-    call->log = live->log;
-    call->handler = ngx_agent_step_saved;
-    call->data = live;
-    call->tenant = live->tenant;
-    call->task = &live->task;
-    call->step = &live->step;
+    call = ngx_agent_live_call(live, ngx_agent_step_saved);
+    if (call == NULL) {
+        ngx_agent_step_unsaved(live, "its end could not be saved");
+        return;
+    }
+
     call->artifacts = live->artifacts;
+    ngx_str_set(&call->price, "0");
 
-    if (live->agent) {
+    /* what failed costs nothing; its tokens are in the ledger all the same */
+
+    if (live->agent && live->agent->price.len
+        && live->step.status != NGX_AGENT_STEP_FAILED)
+    {
         call->price = live->agent->price;
     }
 
-    if (call->price.len == 0) {
-        ngx_str_set(&call->price, "0");
+    if (live->agent && live->agent->run == NGX_AGENT_RUN_AUTO
+        && live->step.status == NGX_AGENT_STEP_COMPLETED
+        && !live->step.is_last)
+    {
+        call->next = ngx_palloc(call->pool, sizeof(ngx_agent_id_t));
+
+        if (call->next == NULL) {
+            ngx_agent_step_unsaved(live, "its end could not be saved");
+            return;
+        }
+
+        ngx_agent_id_create(call->next);
     }
 
     if (ngx_agent_store_end_step(call) != NGX_AGAIN) {
-        ngx_agent_step_lost(live);
+        ngx_agent_step_unsaved(live, "its end could not be saved");
     }
 }
 
@@ -362,23 +528,35 @@ ngx_agent_step_save(ngx_agent_live_t *live)
 static void
 ngx_agent_step_saved(ngx_agent_store_call_t *call)
 {
+    ngx_int_t          rc;
     ngx_msec_t         pause;
+    ngx_uint_t         next;
     ngx_agent_live_t  *live;
 
     live = call->data;
+    rc = call->rc;
+    next = (call->next != NULL);
 
-    switch (call->rc) {
+    ngx_agent_live_call_done(live);
+
+    switch (rc) {
 
     case NGX_OK:
-        ngx_agent_live_publish(live);
+
+        if (next) {
+            ngx_agent_queue_news(&live->agent->name, 0);
+        }
+
+        ngx_agent_step_ended(live);
         return;
 
     case NGX_DECLINED:
         ngx_log_error(NGX_LOG_WARN, live->log, 0,
                       "agent step: attempt %ui came too late, its result is "
                       "dropped", live->step.attempt);
-        live->fenced = 1;
-        ngx_agent_live_publish(live);
+
+        ngx_agent_stat_add(FENCED, 1);
+        ngx_agent_step_drop(live);
         return;
 
     default:
@@ -388,7 +566,7 @@ ngx_agent_step_saved(ngx_agent_store_call_t *call)
     /* refused by the database: no room, a trigger; it may yet be mended */
 
     if (++live->tries >= NGX_AGENT_STEP_TRIES || ngx_terminate) {
-        ngx_agent_step_lost(live);
+        ngx_agent_step_unsaved(live, "its end could not be saved");
         return;
     }
 
@@ -398,24 +576,49 @@ ngx_agent_step_saved(ngx_agent_store_call_t *call)
                   "agent step: its end could not be saved, try %ui of %d in "
                   "%M ms", live->tries + 1, NGX_AGENT_STEP_TRIES, pause);
 
+    live->event.handler = ngx_agent_step_save;
     ngx_add_timer(&live->event, pause);
 }
 
 
 static void
-ngx_agent_step_retry(ngx_event_t *ev)
+ngx_agent_step_ended(ngx_agent_live_t *live)
 {
-    ngx_agent_step_save(ev->data);
+    ngx_agent_step_t  *step;
+
+    step = &live->step;
+
+    switch (step->status) {
+    case NGX_AGENT_STEP_COMPLETED:
+        ngx_agent_stat_add(COMPLETED, 1);
+        break;
+    case NGX_AGENT_STEP_WAITING:
+        ngx_agent_stat_add(WAITING, 1);
+        break;
+    default:
+        ngx_agent_stat_add(FAILED, 1);
+        break;
+    }
+
+    ngx_agent_stat_add(TOKENS_IN, step->tokens_in);
+    ngx_agent_stat_add(TOKENS_OUT, step->tokens_out);
+
+    ngx_agent_watch_tell(live);
+    ngx_agent_live_free(live);
 }
 
 
+/*
+ * The database has refused it for too long, or there is no memory: the lease
+ * will lapse, and blobs stay, as nobody knows whether their rows are there.
+ */
+
 static void
-ngx_agent_step_lost(ngx_agent_live_t *live)
+ngx_agent_step_unsaved(ngx_agent_live_t *live, const char *what)
 {
     ngx_log_error(NGX_LOG_ERR, live->log, 0,
-                  "agent step: its end could not be saved, the lease of the "
-                  "step will lapse");
+                  "agent step: %s, the lease of the step will lapse", what);
 
-    live->lost = 1;
-    ngx_agent_live_publish(live);
+    ngx_agent_live_move(live, NGX_AGENT_LIVE_DROPPED);
+    ngx_agent_step_forget(live);
 }

@@ -46,6 +46,11 @@ typedef struct {
  * One call.  The struct and what its parameters point to stay until the
  * handler ran or the call was detached.  Parameters are in Postgres' binary
  * form; ngx_agent_pg_int4() and its kin use the call's own scratch room.
+ *
+ * A call whose time is up ends with NGX_ABORT, also when it was sent and
+ * nobody knows whether it happened.  With "hold" it does so only while it
+ * certainly has not; else it is patient from then on, and sent again until
+ * there is an answer.
  */
 
 struct ngx_agent_pg_call_s {
@@ -61,7 +66,11 @@ struct ngx_agent_pg_call_s {
     ngx_msec_t                 deadline;
     ngx_uint_t                 sent;         /* times */
     unsigned                   patient:1;    /* has no deadline */
+    unsigned                   hold:1;       /* patient as soon as it may have
+                                                happened: see below */
     unsigned                   solo:1;       /* a transaction of its own */
+    unsigned                   unsure:1;     /* sent, and then the connection
+                                                was lost */
 
     u_char                     scratch[64];
     ngx_uint_t                 scratched;
@@ -79,17 +88,32 @@ typedef struct {
     const ngx_agent_pg_stmt_t *stmts;
     ngx_uint_t                 nstmts;
     const char                *setup;
+    const char                *listen;       /* sql, "listen a; ...;", run by
+                                                the reader; NULL: none */
     ngx_uint_t                 version;
     ngx_msec_t                 wait;         /* a call's time limit, ms */
     ngx_uint_t                 queue;        /* calls of a lane that may wait
                                                 while the database is away */
     unsigned                   prepared:1;
+
+    /*
+     * A notification, or NULL: none are wanted.  Runs from an event, when no
+     * batch is being walked; both strings die when it returns.
+     */
+    void                     (*news)(const char *channel,
+                                     const char *payload);
 } ngx_agent_pg_conf_t;
 
 
 /* At worker start and exit; conf must stay. */
 ngx_int_t ngx_agent_pg_init(ngx_cycle_t *cycle, ngx_agent_pg_conf_t *conf);
 void ngx_agent_pg_exit(void);
+
+/*
+ * From now on patient calls hold no worker that wants to leave: only those do
+ * that end by themselves.  There is no way back.
+ */
+void ngx_agent_pg_release(void);
 
 /*
  * Queues a call: NGX_AGAIN, or NGX_ABORT: there is no connection and the
@@ -99,6 +123,9 @@ ngx_int_t ngx_agent_pg_call(ngx_agent_pg_call_t *call);
 
 /* For how many ms the lane's connection has been up; 0: it is not. */
 ngx_msec_t ngx_agent_pg_uptime(ngx_uint_t lane);
+
+/* Which connection of the lane it is, from 1; 0: there is none at present. */
+ngx_uint_t ngx_agent_pg_number(ngx_uint_t lane);
 
 /* How many batches the lane has sent. */
 ngx_uint_t ngx_agent_pg_batches(ngx_uint_t lane);
@@ -114,6 +141,13 @@ void ngx_agent_pg_id(ngx_agent_pg_call_t *call, const ngx_agent_id_t *id);
 void ngx_agent_pg_int4(ngx_agent_pg_call_t *call, int32_t n);
 void ngx_agent_pg_int8(ngx_agent_pg_call_t *call, int64_t n);
 void ngx_agent_pg_bool(ngx_agent_pg_call_t *call, ngx_uint_t b);
+
+/*
+ * A text[] (1009) as one parameter of a statement that is not grouped, built
+ * in pool.  NGX_OK, or NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_agent_pg_texts(ngx_agent_pg_call_t *call, ngx_pool_t *pool,
+    ngx_str_t *s, ngx_uint_t n);
 
 /* columns of the call's i-th row; the strings live as long as the result */
 ngx_uint_t ngx_agent_pg_is_null(ngx_agent_pg_rows_t *rows, ngx_uint_t i,

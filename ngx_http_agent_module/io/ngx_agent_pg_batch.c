@@ -14,6 +14,7 @@
 
 
 static ngx_uint_t ngx_agent_pg_answered(ngx_agent_pg_lane_t *lane);
+static void ngx_agent_pg_count(ngx_agent_pg_lane_t *lane);
 static void ngx_agent_pg_gather(ngx_agent_pg_lane_t *lane);
 static void ngx_agent_pg_group(ngx_agent_pg_lane_t *lane);
 static ngx_int_t ngx_agent_pg_write(ngx_agent_pg_lane_t *lane);
@@ -47,6 +48,7 @@ ngx_agent_pg_send(ngx_agent_pg_lane_t *lane)
     lane->failed = 0;
     lane->sent = ngx_current_msec;
     lane->batches++;
+    ngx_agent_pg_count(lane);
 
     ngx_log_debug3(NGX_LOG_DEBUG_CORE, lane->conn.log, 0,
                    "agent pg: %s sends %ui calls in %ui statements",
@@ -54,6 +56,20 @@ ngx_agent_pg_send(ngx_agent_pg_lane_t *lane)
 
     if (ngx_agent_pg_write(lane) != NGX_OK) {
         ngx_agent_pg_conn_reset(&lane->conn, "cannot send");
+    }
+}
+
+
+static void
+ngx_agent_pg_count(ngx_agent_pg_lane_t *lane)
+{
+    if (lane->number == NGX_AGENT_PG_WRITER) {
+        ngx_agent_stat_add(WRITER_BATCHES, 1);
+        ngx_agent_stat_add(WRITER_CALLS, lane->ncalls);
+
+    } else {
+        ngx_agent_stat_add(READER_BATCHES, 1);
+        ngx_agent_stat_add(READER_CALLS, lane->ncalls);
     }
 }
 
@@ -83,9 +99,7 @@ ngx_agent_pg_gather(ngx_agent_pg_lane_t *lane)
             break;
         }
 
-        ngx_queue_remove(q);
-        call->queue.next = NULL;
-        lane->nwaiting--;
+        ngx_agent_pg_dequeue(lane, call);
 
         call->sent++;
         bytes += ngx_agent_pg_bytes(call);

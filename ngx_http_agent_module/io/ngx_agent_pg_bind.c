@@ -14,11 +14,15 @@ static size_t ngx_agent_pg_array_size(ngx_agent_pg_call_t **calls,
     ngx_uint_t n, ngx_uint_t col);
 static u_char *ngx_agent_pg_array(u_char *p, Oid type,
     ngx_agent_pg_call_t **calls, ngx_uint_t n, ngx_uint_t col);
+static u_char *ngx_agent_pg_array_head(u_char *p, Oid type, ngx_uint_t n);
+static u_char *ngx_agent_pg_element(u_char *p, const void *data, size_t len);
 
 
 /* an array with one dimension: dimensions, has nulls, type, length, bound */
 
 #define NGX_AGENT_PG_ARRAY_HEAD  20
+
+#define NGX_AGENT_PG_TEXT        25          /* the type's number */
 
 
 ngx_int_t
@@ -87,31 +91,51 @@ static u_char *
 ngx_agent_pg_array(u_char *p, Oid type, ngx_agent_pg_call_t **calls,
     ngx_uint_t n, ngx_uint_t col)
 {
-    u_char                *has_null;
+    u_char                *has_nulls;
     ngx_uint_t             i;
     ngx_agent_pg_param_t  *v;
 
-    p = ngx_agent_pg_put4(p, 1);
-    has_null = p;
-    p = ngx_agent_pg_put4(p, 0);
-    p = ngx_agent_pg_put4(p, type);
-    p = ngx_agent_pg_put4(p, (uint32_t) n);
-    p = ngx_agent_pg_put4(p, 1);
+    has_nulls = p + 4;
+    p = ngx_agent_pg_array_head(p, type, n);
 
     for (i = 0; i < n; i++) {
         v = &calls[i]->params[col];
 
         if (v->data == NULL) {
-            (void) ngx_agent_pg_put4(has_null, 1);
-            p = ngx_agent_pg_put4(p, (uint32_t) -1);
-            continue;
+            (void) ngx_agent_pg_put4(has_nulls, 1);
         }
 
-        p = ngx_agent_pg_put4(p, (uint32_t) v->len);
-        p = ngx_cpymem(p, v->data, v->len);
+        p = ngx_agent_pg_element(p, v->data, v->len);
     }
 
     return p;
+}
+
+
+/* without nulls, which the caller may correct */
+
+static u_char *
+ngx_agent_pg_array_head(u_char *p, Oid type, ngx_uint_t n)
+{
+    p = ngx_agent_pg_put4(p, 1);
+    p = ngx_agent_pg_put4(p, 0);
+    p = ngx_agent_pg_put4(p, type);
+    p = ngx_agent_pg_put4(p, (uint32_t) n);
+
+    return ngx_agent_pg_put4(p, 1);
+}
+
+
+static u_char *
+ngx_agent_pg_element(u_char *p, const void *data, size_t len)
+{
+    if (data == NULL) {
+        return ngx_agent_pg_put4(p, (uint32_t) -1);
+    }
+
+    p = ngx_agent_pg_put4(p, (uint32_t) len);
+
+    return ngx_cpymem(p, data, len);
 }
 
 
@@ -248,6 +272,42 @@ ngx_agent_pg_bool(ngx_agent_pg_call_t *call, ngx_uint_t b)
     p = &call->scratch[call->scratched++];
     *p = b ? 1 : 0;
     ngx_agent_pg_put(call, p, 1);
+}
+
+
+ngx_int_t
+ngx_agent_pg_texts(ngx_agent_pg_call_t *call, ngx_pool_t *pool, ngx_str_t *s,
+    ngx_uint_t n)
+{
+    u_char      *p, *start;
+    size_t       size;
+    ngx_uint_t   i;
+
+    for (size = NGX_AGENT_PG_ARRAY_HEAD, i = 0; i < n; i++) {
+        size += 4 + s[i].len;
+    }
+
+    start = ngx_pnalloc(pool, size);
+    if (start == NULL) {
+        return NGX_ERROR;
+    }
+
+    p = ngx_agent_pg_array_head(start, NGX_AGENT_PG_TEXT, n);
+
+    if (n == 0) {
+        /* an empty array has no dimension, and nothing behind its type */
+        (void) ngx_agent_pg_put4(start, 0);
+        p = start + 12;
+    }
+
+    for (i = 0; i < n; i++) {
+        /* no nulls: one without bytes is an empty text */
+        p = ngx_agent_pg_element(p, s[i].data ? s[i].data : start, s[i].len);
+    }
+
+    ngx_agent_pg_put(call, start, (int) (p - start));
+
+    return NGX_OK;
 }
 
 

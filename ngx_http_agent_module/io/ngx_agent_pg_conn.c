@@ -5,6 +5,7 @@
  */
 
 #include "ngx_agent_pg_conn.h"
+#include "ngx_agent_stat.h"
 #include <ngx_event.h>
 #include <sys/stat.h>
 
@@ -20,31 +21,18 @@
 struct ssl_st;
 extern int SSL_pending(const struct ssl_st *ssl) __attribute__((weak));
 
-/* of failures in a row, the log tells the first and each 16th */
-#define NGX_AGENT_PG_REPEAT           16
 
-
-static void ngx_agent_pg_conn_move(ngx_agent_pg_conn_t *pc,
-    ngx_agent_pg_state_e state);
 static void ngx_agent_pg_conn_start(ngx_agent_pg_conn_t *pc);
 static void ngx_agent_pg_conn_poll(ngx_agent_pg_conn_t *pc);
 static ngx_int_t ngx_agent_pg_conn_wrap(ngx_agent_pg_conn_t *pc);
 static void ngx_agent_pg_conn_unwrap(ngx_agent_pg_conn_t *pc);
 static ngx_int_t ngx_agent_pg_conn_want_write(ngx_agent_pg_conn_t *pc,
     ngx_uint_t on);
-static void ngx_agent_pg_conn_setup(ngx_agent_pg_conn_t *pc);
-static void ngx_agent_pg_conn_setup_result(ngx_agent_pg_conn_t *pc,
-    PGresult *res);
-static void ngx_agent_pg_conn_prepare(ngx_agent_pg_conn_t *pc);
-static void ngx_agent_pg_conn_prepare_result(ngx_agent_pg_conn_t *pc,
-    PGresult *res);
-static void ngx_agent_pg_conn_up(ngx_agent_pg_conn_t *pc);
 static void ngx_agent_pg_conn_io(ngx_event_t *ev);
 static ngx_int_t ngx_agent_pg_conn_input(ngx_agent_pg_conn_t *pc);
 static void ngx_agent_pg_conn_results(ngx_agent_pg_conn_t *pc);
+static void ngx_agent_pg_conn_news(ngx_agent_pg_conn_t *pc);
 static void ngx_agent_pg_conn_result(ngx_agent_pg_conn_t *pc, PGresult *res);
-static void ngx_agent_pg_conn_failed(ngx_agent_pg_conn_t *pc,
-    const char *why);
 static void ngx_agent_pg_conn_log(ngx_agent_pg_conn_t *pc,
     ngx_uint_t was_ready, const char *why);
 static void ngx_agent_pg_conn_drop(ngx_agent_pg_conn_t *pc);
@@ -82,7 +70,7 @@ ngx_agent_pg_conn_close(ngx_agent_pg_conn_t *pc)
 
 /* the only place that changes pc->state */
 
-static void
+void
 ngx_agent_pg_conn_move(ngx_agent_pg_conn_t *pc, ngx_agent_pg_state_e state)
 {
     ngx_log_debug3(NGX_LOG_DEBUG_CORE, pc->log, 0,
@@ -98,6 +86,7 @@ ngx_agent_pg_conn_move(ngx_agent_pg_conn_t *pc, ngx_agent_pg_state_e state)
     }
 
     pc->state = state;
+    *pc->shown = state;
 }
 
 
@@ -239,153 +228,7 @@ ngx_agent_pg_conn_want_write(ngx_agent_pg_conn_t *pc, ngx_uint_t on)
 }
 
 
-static void
-ngx_agent_pg_conn_setup(ngx_agent_pg_conn_t *pc)
-{
-    ngx_agent_pg_conn_move(pc, NGX_AGENT_PG_SETUP);
-
-    if (PQsendQuery(pc->pg, pc->setup) != 1
-        || ngx_agent_pg_conn_flush(pc) != NGX_OK)
-    {
-        ngx_agent_pg_conn_failed(pc, PQerrorMessage(pc->pg));
-    }
-}
-
-
-/* of several results the last one that has a row is the version */
-
-static void
-ngx_agent_pg_conn_setup_result(ngx_agent_pg_conn_t *pc, PGresult *res)
-{
-    ngx_int_t    version;
-    const char  *value, *state;
-
-    if (res == NULL) {
-        if (pc->broken) {
-            ngx_agent_pg_conn_failed(pc, NULL);
-            return;
-        }
-
-        ngx_agent_pg_conn_prepare(pc);
-        return;
-    }
-
-    if (PQresultStatus(res) == PGRES_TUPLES_OK && PQntuples(res) == 1
-        && PQnfields(res) == 1)
-    {
-        value = PQgetvalue(res, 0, 0);
-        version = ngx_atoi((u_char *) value, ngx_strlen(value));
-
-        if (version != (ngx_int_t) pc->version) {
-            pc->broken = 1;
-
-            if (pc->failures % NGX_AGENT_PG_REPEAT == 0) {
-                ngx_log_error(NGX_LOG_ERR, pc->log, 0,
-                              "agent pg: %s: schema \"agent\" has version "
-                              "%i, this module needs %ui: load the files of "
-                              "sql/", pc->role,
-                              version == NGX_ERROR ? 0 : version,
-                              pc->version);
-            }
-        }
-
-    } else if (PQresultStatus(res) == PGRES_FATAL_ERROR) {
-        state = PQresultErrorField(res, PG_DIAG_SQLSTATE);
-        value = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
-        pc->broken = 1;
-
-        if (pc->failures % NGX_AGENT_PG_REPEAT) {
-            return;
-        }
-
-        ngx_log_error(NGX_LOG_ERR, pc->log, 0,
-                      "agent pg: %s: the database is not set up: %s (%s)"
-                      "%s", pc->role, value ? value : "unknown",
-                      state ? state : "-",
-                      state && (ngx_strcmp(state, "42P01") == 0
-                                || ngx_strcmp(state, "3F000") == 0)
-                      ? ", load the files of sql/" : "");
-    }
-}
-
-
-static void
-ngx_agent_pg_conn_prepare(ngx_agent_pg_conn_t *pc)
-{
-    ngx_uint_t                  i;
-    const ngx_agent_pg_stmt_t  *st;
-
-    ngx_agent_pg_conn_move(pc, NGX_AGENT_PG_PREPARING);
-
-    if (PQenterPipelineMode(pc->pg) != 1) {
-        ngx_agent_pg_conn_failed(pc, PQerrorMessage(pc->pg));
-        return;
-    }
-
-    if (!pc->prepared) {
-        ngx_agent_pg_conn_up(pc);
-        return;
-    }
-
-    for (i = 0; i < pc->nstmts; i++) {
-        st = &pc->stmts[i];
-
-        /* types are inferred: every parameter is cast in the text */
-
-        if (PQsendPrepare(pc->pg, st->name, st->sql, 0, NULL) != 1) {
-            ngx_agent_pg_conn_failed(pc, PQerrorMessage(pc->pg));
-            return;
-        }
-    }
-
-    if (ngx_agent_pg_conn_sync(pc) != NGX_OK
-        || ngx_agent_pg_conn_flush(pc) != NGX_OK)
-    {
-        ngx_agent_pg_conn_failed(pc, PQerrorMessage(pc->pg));
-    }
-}
-
-
-static void
-ngx_agent_pg_conn_prepare_result(ngx_agent_pg_conn_t *pc, PGresult *res)
-{
-    const char  *text;
-
-    if (res == NULL) {
-        return;
-    }
-
-    switch (PQresultStatus(res)) {
-
-    case PGRES_PIPELINE_SYNC:
-
-        if (pc->broken) {
-            ngx_agent_pg_conn_failed(pc, NULL);
-            return;
-        }
-
-        ngx_agent_pg_conn_up(pc);
-        return;
-
-    case PGRES_FATAL_ERROR:
-        text = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
-        pc->broken = 1;
-
-        if (pc->failures % NGX_AGENT_PG_REPEAT == 0) {
-            ngx_log_error(NGX_LOG_ERR, pc->log, 0,
-                          "agent pg: %s: cannot prepare: %s", pc->role,
-                          text ? text : "unknown");
-        }
-
-        return;
-
-    default:
-        return;
-    }
-}
-
-
-static void
+void
 ngx_agent_pg_conn_up(ngx_agent_pg_conn_t *pc)
 {
     const char  *host;
@@ -398,6 +241,7 @@ ngx_agent_pg_conn_up(ngx_agent_pg_conn_t *pc)
 
     pc->up = ngx_current_msec;
     pc->failures = 0;
+    ngx_agent_stat_add(CONNECTS, 1);
 
     host = PQhost(pc->pg);
 
@@ -474,7 +318,6 @@ ngx_agent_pg_conn_results(ngx_agent_pg_conn_t *pc)
 {
     PGconn      *pg;
     PGresult    *res;
-    PGnotify    *notify;
     ngx_uint_t   nulls;
 
     pg = pc->pg;
@@ -499,11 +342,36 @@ ngx_agent_pg_conn_results(ngx_agent_pg_conn_t *pc)
         ngx_agent_pg_conn_result(pc, res);
     }
 
-    if (pc->pg != pg) {
-        return;
+    if (pc->pg == pg) {
+        ngx_agent_pg_conn_news(pc);
     }
+}
 
-    while ((notify = PQnotifies(pg)) != NULL) {
+
+/*
+ * At the end of an event, when no batch is being walked.  libpq reads them
+ * with the results and keeps them in a list of its own, so they have come
+ * also in the middle of a batch that is not yet answered.
+ */
+
+static void
+ngx_agent_pg_conn_news(ngx_agent_pg_conn_t *pc)
+{
+    PGconn    *pg;
+    PGnotify  *notify;
+
+    pg = pc->pg;
+
+    while (pc->pg == pg && (notify = PQnotifies(pg)) != NULL) {
+
+        ngx_log_debug2(NGX_LOG_DEBUG_CORE, pc->log, 0,
+                       "agent pg: %s hears \"%s\"", pc->role,
+                       notify->relname);
+
+        if (pc->news) {
+            pc->news(notify->relname, notify->extra);
+        }
+
         PQfreemem(notify);
     }
 }
@@ -536,12 +404,18 @@ ngx_agent_pg_conn_send(ngx_agent_pg_conn_t *pc, ngx_uint_t stmt,
     ngx_uint_t nparams, const char *const *values, const int *lengths)
 {
     int                         rc;
-    static const int            binary[NGX_AGENT_PG_PARAMS] = {
-        1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1
-    };
+    ngx_uint_t                  i;
     const ngx_agent_pg_stmt_t  *st;
 
+    static int                  binary[NGX_AGENT_PG_PARAMS];
+
     st = &pc->stmts[stmt];
+
+    if (binary[0] == 0) {
+        for (i = 0; i < NGX_AGENT_PG_PARAMS; i++) {
+            binary[i] = 1;
+        }
+    }
 
     if (pc->prepared) {
         rc = PQsendQueryPrepared(pc->pg, st->name, (int) nparams, values,
@@ -593,7 +467,7 @@ ngx_agent_pg_conn_reset(ngx_agent_pg_conn_t *pc, const char *why)
  * tells the owner, and waits a little before the next attempt.
  */
 
-static void
+void
 ngx_agent_pg_conn_failed(ngx_agent_pg_conn_t *pc, const char *why)
 {
     ngx_msec_t  delay;
@@ -624,6 +498,7 @@ ngx_agent_pg_conn_failed(ngx_agent_pg_conn_t *pc, const char *why)
     ngx_add_timer(&pc->timer, delay);
 
     if (was_ready) {
+        ngx_agent_stat_add(LOSSES, 1);
         pc->lost(pc->owner);
     }
 }
@@ -699,10 +574,12 @@ ngx_agent_pg_conn_timer(ngx_event_t *ev)
 
 
 void
-ngx_agent_pg_conn_busy(ngx_agent_pg_conn_t *pc, ngx_uint_t busy)
+ngx_agent_pg_conn_busy(ngx_agent_pg_conn_t *pc, ngx_uint_t busy,
+    ngx_uint_t holds)
 {
     pc->busy = busy;
-    pc->timer.cancelable = !busy;
+    pc->holds = holds;
+    pc->timer.cancelable = !holds;
 
     /* a worker that quits had given up connecting, and needs it after all */
 

@@ -80,6 +80,7 @@ struct ngx_agent_pg_conn_s {
     ngx_agent_pg_target_t     *target;
     const ngx_agent_pg_stmt_t *stmts;
     ngx_uint_t                 nstmts;
+    const char                *listen;       /* sql run before it, or NULL */
     const char                *setup;        /* sql; last result: version */
     ngx_uint_t                 version;      /* the one that is wanted */
     unsigned                   prepared:1;   /* off: text with each call */
@@ -87,12 +88,16 @@ struct ngx_agent_pg_conn_s {
     /*
      * ready: may send.  result: one PGresult, which is the owner's to clear.
      * lost: the connection is gone; everything sent and not yet answered by
-     * its Sync may or may not have happened.
+     * its Sync may or may not have happened.  news: a notification, when all
+     * results that have come are told; may be NULL.
      */
     void                     (*ready)(void *owner);
     void                     (*result)(void *owner, PGresult *res);
     void                     (*lost)(void *owner);
+    void                     (*news)(const char *channel,
+                                     const char *payload);
     void                      *owner;
+    ngx_atomic_t              *shown;        /* the state, to be looked at */
 
     /* private */
     ngx_agent_pg_state_e       state;
@@ -108,6 +113,7 @@ struct ngx_agent_pg_conn_s {
     unsigned                   flushing:1;
     unsigned                   broken:1;     /* close when safe */
     unsigned                   busy:1;       /* the owner has calls */
+    unsigned                   holds:1;      /* and the worker for them */
 };
 
 
@@ -152,10 +158,30 @@ ngx_int_t ngx_agent_pg_conn_sync(ngx_agent_pg_conn_t *pc);
 ngx_int_t ngx_agent_pg_conn_flush(ngx_agent_pg_conn_t *pc);
 
 /*
- * Tells whether calls wait: then timers of the connection hold a worker that
- * wants to quit, otherwise they do not.
+ * Tells whether calls wait, for which it goes on connecting, and whether its
+ * timers hold a worker that wants to quit.
  */
-void ngx_agent_pg_conn_busy(ngx_agent_pg_conn_t *pc, ngx_uint_t busy);
+void ngx_agent_pg_conn_busy(ngx_agent_pg_conn_t *pc, ngx_uint_t busy,
+    ngx_uint_t holds);
+
+
+/*
+ * Between ngx_agent_pg_conn.c and ngx_agent_pg_setup.c; nobody else's.  "up":
+ * it is READY; "failed": as reset, also for what was said before (why NULL).
+ */
+
+/* of failures in a row, the log tells the first and each 16th */
+#define NGX_AGENT_PG_REPEAT       16
+
+void ngx_agent_pg_conn_move(ngx_agent_pg_conn_t *pc,
+    ngx_agent_pg_state_e state);
+void ngx_agent_pg_conn_up(ngx_agent_pg_conn_t *pc);
+void ngx_agent_pg_conn_failed(ngx_agent_pg_conn_t *pc, const char *why);
+
+void ngx_agent_pg_conn_setup(ngx_agent_pg_conn_t *pc);
+void ngx_agent_pg_conn_setup_result(ngx_agent_pg_conn_t *pc, PGresult *res);
+void ngx_agent_pg_conn_prepare_result(ngx_agent_pg_conn_t *pc,
+    PGresult *res);
 
 
 #endif /* _NGX_AGENT_PG_CONN_H_INCLUDED_ */

@@ -15,6 +15,7 @@
 
 
 #include "ngx_agent_pg.h"
+#include "ngx_agent_stat.h"
 #include <ngx_event.h>
 
 
@@ -33,9 +34,11 @@ typedef struct {
 typedef struct {
     ngx_agent_pg_conn_t        conn;
     ngx_agent_pg_conf_t       *conf;
+    ngx_uint_t                 number;       /* NGX_AGENT_PG_WRITER, ... */
     ngx_queue_t                waiting;
     ngx_uint_t                 nwaiting;
     ngx_msec_t                 since;        /* connected */
+    ngx_uint_t                 connection;   /* of the connection, from 1 */
     ngx_uint_t                 batches;      /* sent */
     ngx_event_t                send;         /* posted */
     ngx_event_t                tick;
@@ -50,6 +53,7 @@ typedef struct {
     ngx_uint_t                 delivered;    /* groups told to their calls */
     ngx_msec_t                 sent;
     unsigned                   failed:1;     /* the unit being answered */
+    unsigned                   released:1;   /* patient calls hold no worker */
 } ngx_agent_pg_lane_t;
 
 
@@ -67,6 +71,12 @@ void ngx_agent_pg_result(void *owner, PGresult *res);
  * when it was sent too often.
  */
 void ngx_agent_pg_requeue(ngx_agent_pg_lane_t *lane,
+    ngx_agent_pg_call_t *call);
+
+/* Puts a call into the queue at its front or end, or takes it out. */
+void ngx_agent_pg_enqueue(ngx_agent_pg_lane_t *lane,
+    ngx_agent_pg_call_t *call, ngx_uint_t front);
+void ngx_agent_pg_dequeue(ngx_agent_pg_lane_t *lane,
     ngx_agent_pg_call_t *call);
 
 /* Sets the timers as they have to be, after calls came or went. */

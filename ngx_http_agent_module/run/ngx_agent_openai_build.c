@@ -21,13 +21,17 @@ typedef struct {
     ngx_agent_json_t           json;
     ngx_agent_last_e           last;
     ngx_agent_step_t          *waiting;   /* the step that asked the user */
+    ngx_agent_step_t          *unheard;   /* its input had no answer */
 } ngx_agent_talk_t;
 
 
 static void ngx_agent_talk_text(ngx_agent_talk_t *t, const char *role,
     ngx_str_t *text);
 static void ngx_agent_talk_step(ngx_agent_talk_t *t, ngx_agent_step_t *step);
+static void ngx_agent_talk_unheard(ngx_agent_talk_t *t,
+    ngx_agent_step_t *step);
 static void ngx_agent_talk_input(ngx_agent_talk_t *t, ngx_str_t *input);
+static void ngx_agent_talk_said(ngx_agent_talk_t *t, ngx_str_t *input);
 static ngx_uint_t ngx_agent_talk_answer(ngx_agent_talk_t *t,
     ngx_str_t *input);
 static ngx_uint_t ngx_agent_talk_answer_call(ngx_agent_talk_t *t,
@@ -176,21 +180,19 @@ ngx_agent_talk_text(ngx_agent_talk_t *t, const char *role, ngx_str_t *text)
 }
 
 
-/*
- * An earlier step.  One that did not end well gives its input, which the user
- * did say, but not its turns: they may be half an answer.
- */
+/* An earlier step.  One that did not end well has said nothing. */
 
 static void
 ngx_agent_talk_step(ngx_agent_talk_t *t, ngx_agent_step_t *step)
 {
-    ngx_agent_talk_input(t, &step->input);
-
     if (step->status != NGX_AGENT_STEP_COMPLETED
         && step->status != NGX_AGENT_STEP_WAITING)
     {
+        ngx_agent_talk_unheard(t, step);
         return;
     }
+
+    ngx_agent_talk_input(t, &step->input);
 
     if (step->turns.len == 0) {
         return;
@@ -210,9 +212,58 @@ ngx_agent_talk_step(ngx_agent_talk_t *t, ngx_agent_step_t *step)
 }
 
 
+/*
+ * What the user said in a step that failed or was cancelled is kept until it
+ * is clear what comes next: the same again, which is not to be said twice;
+ * another answer to the agent's question, which has only one; or nothing,
+ * and then it counts.  A secret is not among it: its text is not here.
+ */
+
+static void
+ngx_agent_talk_unheard(ngx_agent_talk_t *t, ngx_agent_step_t *step)
+{
+    if (step->input.len == 0 || (t->waiting && t->waiting->secret)) {
+        return;
+    }
+
+    ngx_agent_talk_said(t, &step->input);
+    t->unheard = step;
+}
+
+
+/* Ahead of another input: what was said before and still counts. */
+
+static void
+ngx_agent_talk_said(ngx_agent_talk_t *t, ngx_str_t *input)
+{
+    ngx_agent_step_t  *step;
+
+    step = t->unheard;
+    t->unheard = NULL;
+
+    if (step == NULL || t->waiting
+        || step->status == NGX_AGENT_STEP_CANCELLED
+        || (step->input.len == input->len
+            && ngx_memcmp(step->input.data, input->data, input->len) == 0))
+    {
+        return;
+    }
+
+    ngx_agent_talk_text(t, "user", &step->input);
+}
+
+
 static void
 ngx_agent_talk_input(ngx_agent_talk_t *t, ngx_str_t *input)
 {
+    if (input->len) {
+        ngx_agent_talk_said(t, input);
+
+    } else if (t->unheard) {
+        input = &t->unheard->input;
+        t->unheard = NULL;
+    }
+
     if (t->waiting && ngx_agent_talk_answer(t, input)) {
         t->waiting = NULL;
         return;

@@ -6,9 +6,12 @@
  */
 
 #include "ngx_http_agent_dialect.h"
+#include "ngx_agent_stat.h"
 
 
-#define NGX_HTTP_AGENT_RUN_AFTER_MAX   60000    /* of a Retry-After, ms */
+/* of a Retry-After, ms: who waits for long does so in the queue */
+#define NGX_HTTP_AGENT_RUN_AFTER_MAX   3600000
+
 #define NGX_HTTP_AGENT_RUN_LINGER      1000     /* for the end of a complete
                                                    answer's connection */
 
@@ -37,7 +40,6 @@ ngx_http_agent_attempt_start(ngx_http_agent_run_t *run)
 
     live = run->live;
 
-    run->attempt++;
     run->status = 0;
     run->retry_after = 0;
     run->silent = 0;
@@ -69,6 +71,12 @@ ngx_http_agent_attempt_start(ngx_http_agent_run_t *run)
                                   "memory for a call to agent \"%V\"",
                                   &live->agent->name);
         return NGX_ERROR;
+    }
+
+    ngx_agent_stat_add(CALLS, 1);
+
+    if (ngx_agent_step_spent(live) > 1) {
+        ngx_agent_stat_add(RETRIES, 1);
     }
 
     return NGX_OK;

@@ -11,6 +11,7 @@
 
 
 static ngx_int_t ngx_http_agent_capture_header(ngx_http_request_t *r);
+static void ngx_http_agent_capture_unbuffer(ngx_http_request_t *r);
 static ngx_int_t ngx_http_agent_capture_body(ngx_http_request_t *r,
     ngx_chain_t *in);
 
@@ -51,10 +52,30 @@ ngx_http_agent_capture_header(ngx_http_request_t *r)
     r->header_sent = 1;
 
     if (!nested) {
+        ngx_http_agent_capture_unbuffer(r);
         ngx_http_agent_fake_header(f, r);
     }
 
     return NGX_OK;
+}
+
+
+/*
+ * As "X-Accel-Buffering: no" does: with buffering, nginx writes an answer that
+ * comes fast into a temporary file, and a secret may be in it.  A cache needs
+ * the buffers; who caches an LLM's answers wants them on the disk.
+ */
+
+static void
+ngx_http_agent_capture_unbuffer(ngx_http_request_t *r)
+{
+    ngx_http_upstream_t  *u;
+
+    u = r->upstream;
+
+    if (u && u->buffering && !u->cacheable && !u->store) {
+        u->buffering = 0;
+    }
 }
 
 

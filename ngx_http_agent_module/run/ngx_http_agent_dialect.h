@@ -10,32 +10,38 @@
 
 #include "ngx_http_agent_run.h"
 #include "ngx_http_agent_fake.h"
+#include "ngx_agent_redact.h"
 
 
 /*
  * The states of a run, and the only function that changes them is
  * ngx_http_agent_run_move():
  *
- *   HISTORY  the store is asked for the steps before this one
+ *   HISTORY  the store is asked for the steps before this one; or the
+ *            timer runs until it is asked again
  *   CALL     a request to the agent is under way; the timer watches silence
- *   BACKOFF  a call has failed; the timer runs until the next
+ *   PAUSE    a call has failed; an event tells core/, which then has us make
+ *            the next call, or ends the run
  *   ACT      the answer was good; the dialect carries out what it asks for
  *   END      the step is made up; an event will hand it to core/
+ *   FAIL     it fails; an event will say so to core/
  *
- *   HISTORY -> CALL | END
- *   CALL    -> BACKOFF | ACT | END
- *   BACKOFF -> CALL | END
- *   ACT     -> END
+ *   HISTORY -> CALL | FAIL
+ *   CALL    -> PAUSE | ACT | FAIL
+ *   PAUSE   -> CALL
+ *   ACT     -> END | FAIL
  *
- * A run starts in HISTORY, also when there is none to be read.
+ * A run starts in HISTORY, also when there is none to be read, and core/ may
+ * abort it in any state.
  */
 
 typedef enum {
     NGX_HTTP_AGENT_RUN_HISTORY = 0,
     NGX_HTTP_AGENT_RUN_CALL,
-    NGX_HTTP_AGENT_RUN_BACKOFF,
+    NGX_HTTP_AGENT_RUN_PAUSE,
     NGX_HTTP_AGENT_RUN_ACT,
-    NGX_HTTP_AGENT_RUN_END
+    NGX_HTTP_AGENT_RUN_END,
+    NGX_HTTP_AGENT_RUN_FAIL
 } ngx_http_agent_run_state_e;
 
 
@@ -54,8 +60,7 @@ typedef enum {
  * act:    carries out what the answer asks for and fills live->step but for
  *         its status.  NGX_OK, NGX_ERROR (run->reason is set), or NGX_AGAIN:
  *         ngx_http_agent_run_acted() will be called from an event.
- * drop:   at worker exit: act, if it is under way, must not come back.
- *         Returns 1 when run->pool may be freed, 0: a thread still uses it.
+ * drop:   act is under way and must not come back; run->pool is freed next.
  */
 
 typedef struct {
@@ -68,7 +73,7 @@ typedef struct {
     ngx_int_t  (*refuse)(ngx_http_agent_run_t *run, u_char *p, size_t n,
         ngx_str_t *words);
     ngx_int_t  (*act)(ngx_http_agent_run_t *run);
-    ngx_uint_t (*drop)(ngx_http_agent_run_t *run);
+    void       (*drop)(ngx_http_agent_run_t *run);
 } ngx_http_agent_dialect_t;
 
 
@@ -92,12 +97,13 @@ struct ngx_http_agent_run_s {
 
     ngx_pool_t                      *history;    /* HISTORY */
     ngx_agent_store_call_t          *call;
+    ngx_uint_t                       tries;      /* of reading it */
 
     ngx_event_t                      timer;
     ngx_event_t                      event;      /* posted */
-    ngx_agent_watch_t                watch;
 
-    ngx_uint_t                       attempt;    /* calls made */
+    ngx_agent_redact_t              *redact;     /* the input is a secret, or
+                                                    NULL */
     ngx_uint_t                       status;     /* of the last; 0: none */
     ngx_msec_t                       retry_after;
     u_char                          *refusal;    /* body of another status */
@@ -126,8 +132,9 @@ void ngx_http_agent_run_acted(ngx_http_agent_run_t *run, ngx_int_t rc);
 void ngx_http_agent_run_called(void *data);
 
 /*
- * Why the run or a call of it fails: a sentence, made in live->pool, and a
- * static text for the log, which must not hold what an endpoint has said.
+ * Why the run or a call of it fails: a sentence, made in live->pool, with no
+ * secret in it, and a static text for the log, which must not hold what an
+ * endpoint has said.
  */
 void ngx_http_agent_run_reason(ngx_http_agent_run_t *run, const char *what,
     const char *fmt, ...);

@@ -25,10 +25,16 @@ static ngx_uint_t ngx_http_agent_openai_fault(ngx_http_agent_run_t *run);
 static ngx_int_t ngx_http_agent_openai_refuse(ngx_http_agent_run_t *run,
     u_char *p, size_t n, ngx_str_t *words);
 static ngx_int_t ngx_http_agent_openai_act(ngx_http_agent_run_t *run);
-static ngx_uint_t ngx_http_agent_openai_drop(ngx_http_agent_run_t *run);
+static void ngx_http_agent_openai_drop(ngx_http_agent_run_t *run);
 static void ngx_http_agent_openai_acted(ngx_http_agent_run_t *run,
     ngx_int_t rc);
 static ngx_int_t ngx_http_agent_openai_step(ngx_http_agent_run_t *run);
+static ngx_int_t ngx_http_agent_openai_redact(ngx_http_agent_run_t *run,
+    ngx_http_agent_openai_answer_t *answer);
+static ngx_int_t ngx_http_agent_openai_redact_name(ngx_agent_redact_t *r,
+    ngx_pool_t *pool, ngx_str_t *name);
+static ngx_int_t ngx_http_agent_openai_redact_files(
+    ngx_http_agent_run_t *run);
 static const char *ngx_http_agent_openai_last(ngx_agent_live_t *live,
     ngx_http_agent_openai_answer_t *answer);
 static ngx_int_t ngx_http_agent_openai_output(ngx_agent_live_t *live,
@@ -168,12 +174,12 @@ ngx_http_agent_openai_act(ngx_http_agent_run_t *run)
 }
 
 
-static ngx_uint_t
+static void
 ngx_http_agent_openai_drop(ngx_http_agent_run_t *run)
 {
     ngx_http_agent_openai_answer_t  *answer = run->answer;
 
-    return ngx_http_agent_tools_drop(&answer->tools);
+    ngx_http_agent_tools_drop(&answer->tools);
 }
 
 
@@ -211,6 +217,10 @@ ngx_http_agent_openai_step(ngx_http_agent_run_t *run)
 
     reason = ngx_http_agent_openai_last(live, answer);
 
+    if (run->redact && ngx_http_agent_openai_redact(run, answer) != NGX_OK) {
+        goto nomem;
+    }
+
     if (ngx_agent_openai_turns(live->pool, &parser->content, tools->calls,
                                tools->ncalls, &step->turns) != NGX_OK
         || ngx_http_agent_openai_output(live, answer) != NGX_OK
@@ -220,14 +230,123 @@ ngx_http_agent_openai_step(ngx_http_agent_run_t *run)
             && ngx_http_agent_openai_copy(live->pool, &step->name,
                                           &tools->calls[0].name) != NGX_OK))
     {
-        ngx_http_agent_run_reason(run, "no memory", "the server had no "
-                                  "memory for the result of the step");
-        return NGX_ERROR;
+        goto nomem;
     }
 
     return ngx_agent_step_move(step, tools->waiting ? NGX_AGENT_STEP_WAITING
                                                     : NGX_AGENT_STEP_COMPLETED,
                                live->log);
+
+nomem:
+
+    ngx_http_agent_run_reason(run, "no memory", "the server had no memory for "
+                              "the result of the step");
+    return NGX_ERROR;
+}
+
+
+/*
+ * The input is a secret, and the LLM may repeat it: it goes out of all that
+ * is stored and shown.  What was written to a file is the user's and stays.
+ */
+
+static ngx_int_t
+ngx_http_agent_openai_redact(ngx_http_agent_run_t *run,
+    ngx_http_agent_openai_answer_t *answer)
+{
+    ngx_str_t                *why;
+    ngx_uint_t                i, cut;
+    ngx_pool_t               *pool;
+    ngx_agent_redact_t       *r;
+    ngx_agent_openai_call_t  *call;
+
+    r = run->redact;
+    pool = run->pool;
+
+    why = &answer->parser->finish_reason;
+    cut = (why->len == 6 && ngx_memcmp(why->data, "length", 6) == 0);
+
+    if (ngx_agent_redact_text(r, pool, &answer->parser->content, cut) != NGX_OK
+        || ngx_agent_redact_text(r, pool, why, 0) != NGX_OK
+        || ngx_agent_redact_text(r, pool, &answer->tools.summary, 0) != NGX_OK
+        || ngx_agent_redact_text(r, pool, &answer->tools.question, 0)
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    for (i = 0; i < answer->tools.ncalls; i++) {
+        call = &answer->tools.calls[i];
+
+        if (ngx_agent_redact_text(r, pool, &call->id, 0) != NGX_OK
+            || ngx_agent_redact_json(r, pool, &call->arguments) != NGX_OK
+            || ngx_agent_redact_text(r, pool, &call->result, 0) != NGX_OK
+            || ngx_http_agent_openai_redact_name(r, pool, &call->name)
+               != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    return ngx_http_agent_openai_redact_files(run);
+}
+
+
+/* The module's own tools are known to all; another one keeps to the form. */
+
+static ngx_int_t
+ngx_http_agent_openai_redact_name(ngx_agent_redact_t *r, ngx_pool_t *pool,
+    ngx_str_t *name)
+{
+    ngx_str_t  text;
+
+    if (ngx_http_agent_tools_known(name)) {
+        return NGX_OK;
+    }
+
+    text = *name;
+
+    if (ngx_agent_redact_text(r, pool, &text, 0) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (text.data != name->data) {
+        ngx_str_set(name, "redacted");
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_agent_openai_redact_files(ngx_http_agent_run_t *run)
+{
+    ngx_uint_t             i;
+    ngx_agent_live_t      *live;
+    ngx_agent_artifact_t  *artifact;
+
+    live = run->live;
+
+    if (live->artifacts == NULL) {
+        return NGX_OK;
+    }
+
+    artifact = live->artifacts->elts;
+
+    for (i = 0; i < live->artifacts->nelts; i++) {
+
+        if (ngx_agent_redact_text(run->redact, live->pool,
+                                  &artifact[i].file_name, 0)
+            != NGX_OK
+            || ngx_agent_redact_text(run->redact, live->pool,
+                                     &artifact[i].relative_path, 0)
+               != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
 }
 
 
@@ -346,7 +465,7 @@ ngx_http_agent_openai_extra(ngx_http_agent_run_t *run,
     }
 
     ngx_agent_json_key(&j, "attempts");
-    ngx_agent_json_int(&j, run->attempt);
+    ngx_agent_json_int(&j, ngx_agent_step_spent(run->live));
     ngx_agent_json_object_end(&j);
 
     return ngx_agent_json_done(&j, &run->live->step.additional_output);

@@ -4,37 +4,58 @@
  * ngx_http_agent_dialect.h lists the moves.  What is said to the agent is the
  * dialect's, a single call to it is in ngx_http_agent_attempt.c.
  *
- * A run ends by an event, never from inside a filter or the function that
- * started it: live is freed by its end.
+ * core/ is told by an event, never from inside a filter or the function that
+ * started the run or went on with it: it may free live then.
  */
 
 #include "ngx_http_agent_dialect.h"
 #include "ngx_agent_blob.h"
 #include "ngx_agent_id.h"
-#include "ngx_agent_json.h"
 
 
-#define NGX_HTTP_AGENT_RUN_PAUSE       500      /* ms, doubled each time */
+#define NGX_HTTP_AGENT_RUN_PAUSE_MIN   500      /* ms, doubled each time */
 #define NGX_HTTP_AGENT_RUN_PAUSE_MAX   30000
 
+/* a database that is away for long comes back to another attempt */
+#define NGX_HTTP_AGENT_RUN_TRIES       20       /* of reading the history */
+#define NGX_HTTP_AGENT_RUN_TRY_PAUSE   500      /* ms */
 
+
+static ngx_int_t ngx_http_agent_run_start(ngx_agent_live_t *live);
+static void ngx_http_agent_run_resume(ngx_agent_live_t *live);
+static void ngx_http_agent_run_stop(ngx_agent_live_t *live);
+static void ngx_http_agent_run_dropped(ngx_agent_live_t *live);
+static ngx_http_agent_run_t *ngx_http_agent_run_create(
+    ngx_agent_live_t *live);
 static void ngx_http_agent_run_move(ngx_http_agent_run_t *run,
     ngx_http_agent_run_state_e to);
+static void ngx_http_agent_run_remember(ngx_http_agent_run_t *run);
 static ngx_int_t ngx_http_agent_run_ask_history(ngx_http_agent_run_t *run);
 static void ngx_http_agent_run_history(ngx_agent_store_call_t *call);
+static void ngx_http_agent_run_no_history(ngx_http_agent_run_t *run,
+    ngx_int_t rc);
 static ngx_int_t ngx_http_agent_run_build(ngx_http_agent_run_t *run,
     ngx_array_t *history);
 static void ngx_http_agent_run_call(ngx_http_agent_run_t *run);
 static void ngx_http_agent_run_timer(ngx_event_t *ev);
-static void ngx_http_agent_run_again(ngx_http_agent_run_t *run,
+static void ngx_http_agent_run_failed(ngx_http_agent_run_t *run,
     ngx_uint_t retry);
+static void ngx_http_agent_run_again(ngx_http_agent_run_t *run);
+static void ngx_http_agent_run_why(ngx_http_agent_run_t *run, ngx_str_t *why);
 static ngx_msec_t ngx_http_agent_run_pause(ngx_http_agent_run_t *run);
 static void ngx_http_agent_run_fail(ngx_http_agent_run_t *run);
-static void ngx_http_agent_run_end(ngx_event_t *ev);
+static void ngx_http_agent_run_event(ngx_event_t *ev);
 static void ngx_http_agent_run_release(ngx_http_agent_run_t *run);
-static void ngx_http_agent_run_watch(ngx_agent_watch_t *w,
-    ngx_agent_live_t *live);
-static void ngx_http_agent_run_drop_blobs(ngx_agent_live_t *live);
+static void ngx_http_agent_run_free_body(ngx_http_agent_run_t *run);
+static void ngx_http_agent_run_forget(ngx_http_agent_run_t *run);
+
+
+const ngx_agent_runner_t  ngx_http_agent_runner = {
+    ngx_http_agent_run_start,
+    ngx_http_agent_run_resume,
+    ngx_http_agent_run_stop,
+    ngx_http_agent_run_dropped
+};
 
 
 /* all runs of this worker, for its exit */
@@ -44,17 +65,49 @@ static ngx_queue_t  ngx_http_agent_runs = {
 };
 
 
-ngx_int_t
+static ngx_int_t
 ngx_http_agent_run_start(ngx_agent_live_t *live)
 {
     ngx_http_agent_run_t  *run;
 
-    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, live->log, 0,
-                   "agent run: start, seq:%ui", live->step.seq);
+    ngx_log_debug2(NGX_LOG_DEBUG_HTTP, live->log, 0,
+                   "agent run: start, seq:%ui attempt:%ui",
+                   live->step.seq, live->step.attempt);
+
+    run = ngx_http_agent_run_create(live);
+
+    if (run == NULL
+        || (live->step.seq == 1
+            && ngx_http_agent_run_build(run, NULL) != NGX_OK))
+    {
+        ngx_str_set(&live->step.error, "the server had no memory for the "
+                    "step; try again");
+        return NGX_ERROR;
+    }
+
+    live->run = run;
+
+    ngx_queue_insert_tail(&ngx_http_agent_runs, &run->queue);
+
+    if (live->step.seq == 1) {
+        ngx_http_agent_run_call(run);
+
+    } else {
+        ngx_http_agent_run_remember(run);
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_http_agent_run_t *
+ngx_http_agent_run_create(ngx_agent_live_t *live)
+{
+    ngx_http_agent_run_t  *run;
 
     run = ngx_pcalloc(live->pool, sizeof(ngx_http_agent_run_t));
     if (run == NULL) {
-        goto failed;
+        return NULL;
     }
 
     run->live = live;
@@ -65,47 +118,82 @@ ngx_http_agent_run_start(ngx_agent_live_t *live)
     run->timer.data = run;
     run->timer.log = live->log;
 
-    run->event.handler = ngx_http_agent_run_end;
+    run->event.handler = ngx_http_agent_run_event;
     run->event.data = run;
     run->event.log = live->log;
 
-    if (live->step.seq > 1) {
-        switch (ngx_http_agent_run_ask_history(run)) {
+    if (live->step.redacted) {
+        run->redact = ngx_agent_redact_create(live->pool, &live->step.input);
 
-        case NGX_AGAIN:
-            break;
-
-        case NGX_ABORT:
-            ngx_str_set(&live->error, "the history of the task could not be "
-                        "read: the database is not reachable; try again");
-            return NGX_ERROR;
-
-        default:
-            goto failed;
+        if (run->redact == NULL) {
+            return NULL;
         }
-
-    } else if (ngx_http_agent_run_build(run, NULL) != NGX_OK) {
-        goto failed;
     }
 
-    live->run = run;
+    return run;
+}
 
-    ngx_queue_insert_tail(&ngx_http_agent_runs, &run->queue);
 
-    run->watch.handler = ngx_http_agent_run_watch;
-    run->watch.data = run;
+/* From core/: the next attempt is on record, its call may go out. */
 
-    if (run->call == NULL) {
-        ngx_http_agent_run_call(run);
+static void
+ngx_http_agent_run_resume(ngx_agent_live_t *live)
+{
+    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, live->log, 0,
+                   "agent run: resume, attempt:%ui", live->step.attempt);
+
+    ngx_http_agent_run_call(live->run);
+}
+
+
+/*
+ * From core/: the run is over, whatever it was at.  It never has to wait for
+ * a thread: a blob that is on its way to the disk is blob/'s, and is removed
+ * when it has got there.
+ */
+
+static void
+ngx_http_agent_run_stop(ngx_agent_live_t *live)
+{
+    ngx_http_agent_run_t  *run;
+
+    run = live->run;
+
+    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, live->log, 0,
+                   "agent run: stopped in state %d",
+                   run ? (int) run->state : -1);
+
+    if (run) {
+        ngx_http_agent_run_release(run);
     }
 
-    return NGX_OK;
+    ngx_http_agent_run_dropped(live);
+}
 
-failed:
 
-    ngx_str_set(&live->error, "the server had no memory for the step; "
-                "try again");
-    return NGX_ERROR;
+/*
+ * From core/: what the run wrote is nobody's.  Not when the end got lost: the
+ * database may have it all the same, and a blob too many is better than a row
+ * without one.
+ */
+
+static void
+ngx_http_agent_run_dropped(ngx_agent_live_t *live)
+{
+    ngx_uint_t             i;
+    ngx_agent_artifact_t  *artifact;
+
+    if (live->artifacts == NULL) {
+        return;
+    }
+
+    artifact = live->artifacts->elts;
+
+    for (i = 0; i < live->artifacts->nelts; i++) {
+        ngx_agent_blob_delete(&artifact[i].id, live->log);
+    }
+
+    live->artifacts = NULL;
 }
 
 
@@ -116,11 +204,12 @@ ngx_http_agent_run_move(ngx_http_agent_run_t *run,
     /* bit n of each: state n may follow */
 
     static const unsigned  moves[] = {
-        1u << NGX_HTTP_AGENT_RUN_CALL | 1u << NGX_HTTP_AGENT_RUN_END,
-        1u << NGX_HTTP_AGENT_RUN_BACKOFF | 1u << NGX_HTTP_AGENT_RUN_ACT
-            | 1u << NGX_HTTP_AGENT_RUN_END,
-        1u << NGX_HTTP_AGENT_RUN_CALL | 1u << NGX_HTTP_AGENT_RUN_END,
-        1u << NGX_HTTP_AGENT_RUN_END,
+        1u << NGX_HTTP_AGENT_RUN_CALL | 1u << NGX_HTTP_AGENT_RUN_FAIL,
+        1u << NGX_HTTP_AGENT_RUN_PAUSE | 1u << NGX_HTTP_AGENT_RUN_ACT
+            | 1u << NGX_HTTP_AGENT_RUN_FAIL,
+        1u << NGX_HTTP_AGENT_RUN_CALL,
+        1u << NGX_HTTP_AGENT_RUN_END | 1u << NGX_HTTP_AGENT_RUN_FAIL,
+        0,
         0
     };
 
@@ -136,8 +225,23 @@ ngx_http_agent_run_move(ngx_http_agent_run_t *run,
 
     run->state = to;
 
-    if (to == NGX_HTTP_AGENT_RUN_END) {
+    if (to == NGX_HTTP_AGENT_RUN_PAUSE || to >= NGX_HTTP_AGENT_RUN_END) {
         ngx_post_event(&run->event, &ngx_posted_events);
+    }
+}
+
+
+static void
+ngx_http_agent_run_remember(ngx_http_agent_run_t *run)
+{
+    ngx_int_t  rc;
+
+    run->tries++;
+
+    rc = ngx_http_agent_run_ask_history(run);
+
+    if (rc != NGX_AGAIN) {
+        ngx_http_agent_run_no_history(run, rc);
     }
 }
 
@@ -203,16 +307,6 @@ ngx_http_agent_run_history(ngx_agent_store_call_t *call)
 
     if (rc == NGX_OK) {
         rc = ngx_http_agent_run_build(run, call->list);
-
-        if (rc != NGX_OK) {
-            ngx_http_agent_run_reason(run, "no memory", "the server had no "
-                                      "memory for the task's history");
-        }
-
-    } else {
-        ngx_http_agent_run_reason(run, "the history could not be read",
-                                  "the history of the task could not be read "
-                                  "from the database; try again");
     }
 
     /* the texts are in the body now; the call was in this pool, too */
@@ -222,11 +316,32 @@ ngx_http_agent_run_history(ngx_agent_store_call_t *call)
     ngx_destroy_pool(pool);
 
     if (rc != NGX_OK) {
-        ngx_http_agent_run_fail(run);
+        ngx_http_agent_run_no_history(run, rc);
         return;
     }
 
     ngx_http_agent_run_call(run);
+}
+
+
+/* A database that is away gets time: the end could not be saved either. */
+
+static void
+ngx_http_agent_run_no_history(ngx_http_agent_run_t *run, ngx_int_t rc)
+{
+    if (rc == NGX_ABORT && run->tries < NGX_HTTP_AGENT_RUN_TRIES) {
+        ngx_add_timer(&run->timer, NGX_HTTP_AGENT_RUN_TRY_PAUSE);
+        return;
+    }
+
+    ngx_http_agent_run_reason(run, "the history could not be read",
+                              "the history of the task could not be read %s; "
+                              "try again",
+                              rc == NGX_ABORT ? "from the database, which is "
+                                                "not reachable"
+                                              : "by the server");
+
+    ngx_http_agent_run_move(run, NGX_HTTP_AGENT_RUN_FAIL);
 }
 
 
@@ -256,6 +371,10 @@ ngx_http_agent_run_build(ngx_http_agent_run_t *run, ngx_array_t *history)
             ngx_memcpy(run->body.data, body.data, body.len);
             run->body.len = body.len;
         }
+
+        if (run->redact) {
+            ngx_explicit_memzero(body.data, body.len);
+        }
     }
 
     ngx_destroy_pool(pool);
@@ -270,7 +389,7 @@ ngx_http_agent_run_call(ngx_http_agent_run_t *run)
     ngx_http_agent_run_move(run, NGX_HTTP_AGENT_RUN_CALL);
 
     if (ngx_http_agent_attempt_start(run) != NGX_OK) {
-        ngx_http_agent_run_again(run, 1);
+        ngx_http_agent_run_failed(run, 1);
     }
 }
 
@@ -283,8 +402,8 @@ ngx_http_agent_run_timer(ngx_event_t *ev)
     ngx_log_debug1(NGX_LOG_DEBUG_HTTP, run->live->log, 0,
                    "agent run: timer in state %d", run->state);
 
-    if (run->state == NGX_HTTP_AGENT_RUN_BACKOFF) {
-        ngx_http_agent_run_call(run);
+    if (run->state == NGX_HTTP_AGENT_RUN_HISTORY) {
+        ngx_http_agent_run_remember(run);
         return;
     }
 
@@ -317,9 +436,7 @@ ngx_http_agent_run_called(void *data)
         rc = run->full ? NGX_DECLINED : run->dialect->finish(run);
 
         if (rc == NGX_OK) {
-            ngx_free(run->body.data);
-            ngx_str_null(&run->body);
-
+            ngx_http_agent_run_free_body(run);
             ngx_http_agent_run_move(run, NGX_HTTP_AGENT_RUN_ACT);
 
             rc = run->dialect->act(run);
@@ -338,17 +455,15 @@ ngx_http_agent_run_called(void *data)
 
     retry = ngx_http_agent_attempt_failure(run);
 
-    ngx_http_agent_run_again(run, retry);
+    ngx_http_agent_run_failed(run, retry);
 }
 
 
-/* A call has failed: the next one after a pause, or the end of the step. */
+/* A call has failed: core/ is asked for another one, or it was the last. */
 
 static void
-ngx_http_agent_run_again(ngx_http_agent_run_t *run, ngx_uint_t retry)
+ngx_http_agent_run_failed(ngx_http_agent_run_t *run, ngx_uint_t retry)
 {
-    u_char             id[NGX_AGENT_ID_LEN];
-    ngx_msec_t         pause;
     ngx_agent_live_t  *live;
 
     live = run->live;
@@ -359,11 +474,24 @@ ngx_http_agent_run_again(ngx_http_agent_run_t *run, ngx_uint_t retry)
         run->answer = NULL;
     }
 
-    if (!retry || run->attempt >= live->agent->attempts) {
-        ngx_http_agent_run_fail(run);
+    if (retry && ngx_agent_step_spent(live) < live->agent->attempts) {
+        ngx_http_agent_run_move(run, NGX_HTTP_AGENT_RUN_PAUSE);
         return;
     }
 
+    ngx_http_agent_run_move(run, NGX_HTTP_AGENT_RUN_FAIL);
+}
+
+
+static void
+ngx_http_agent_run_again(ngx_http_agent_run_t *run)
+{
+    u_char             id[NGX_AGENT_ID_LEN];
+    ngx_str_t          why;
+    ngx_msec_t         pause;
+    ngx_agent_live_t  *live;
+
+    live = run->live;
     pause = ngx_http_agent_run_pause(run);
 
     ngx_agent_id_print(id, &live->step.id);
@@ -371,12 +499,24 @@ ngx_http_agent_run_again(ngx_http_agent_run_t *run, ngx_uint_t retry)
     ngx_log_error(NGX_LOG_WARN, live->log, 0,
                   "agent run: attempt %ui of %ui failed: %s, status %ui, the "
                   "next one in %M ms, agent: \"%V\", step: %*s",
-                  run->attempt, live->agent->attempts, run->what, run->status,
-                  pause, &live->agent->name, (size_t) NGX_AGENT_ID_LEN, id);
+                  ngx_agent_step_spent(live), live->agent->attempts,
+                  run->what, run->status, pause, &live->agent->name,
+                  (size_t) NGX_AGENT_ID_LEN, id);
 
-    ngx_http_agent_run_move(run, NGX_HTTP_AGENT_RUN_BACKOFF);
+    ngx_http_agent_run_why(run, &why);
 
-    ngx_add_timer(&run->timer, pause);
+    ngx_agent_step_again(live, pause, &why);
+}
+
+
+static void
+ngx_http_agent_run_why(ngx_http_agent_run_t *run, ngx_str_t *why)
+{
+    *why = run->reason;
+
+    if (why->len == 0) {
+        ngx_str_set(why, "the server had no memory to say why it failed");
+    }
 }
 
 
@@ -391,9 +531,9 @@ ngx_http_agent_run_pause(ngx_http_agent_run_t *run)
     ngx_uint_t  n;
     ngx_msec_t  pause;
 
-    n = ngx_min(run->attempt - 1, 10);
+    n = ngx_min(ngx_agent_step_spent(run->live) - 1, 10);
 
-    pause = ngx_min((ngx_msec_t) NGX_HTTP_AGENT_RUN_PAUSE << n,
+    pause = ngx_min((ngx_msec_t) NGX_HTTP_AGENT_RUN_PAUSE_MIN << n,
                     NGX_HTTP_AGENT_RUN_PAUSE_MAX);
 
     pause = ngx_max(pause, run->retry_after);
@@ -402,64 +542,35 @@ ngx_http_agent_run_pause(ngx_http_agent_run_t *run)
 }
 
 
-/* The step ends as failed, for run->reason. */
+/* The step ends as failed, for run->reason; live is not ours any more. */
 
 static void
 ngx_http_agent_run_fail(ngx_http_agent_run_t *run)
 {
     u_char             id[NGX_AGENT_ID_LEN];
-    ngx_agent_json_t   j;
+    ngx_str_t          why;
+    ngx_uint_t         code, status;
     ngx_agent_live_t  *live;
 
     live = run->live;
 
-    if (run->reason.len == 0) {
-        ngx_str_set(&run->reason, "the step failed and the server had no "
-                    "memory to say why");
-    }
-
-    live->error = run->reason;
-    live->timed_out = run->timed_out;
-
-    live->step.is_last = 0;
-    live->step.secret = 0;
-    ngx_str_null(&live->step.name);
-    ngx_str_null(&live->step.output);
-    ngx_str_null(&live->step.turns);
-    ngx_str_null(&live->step.artifacts);
-    ngx_str_null(&live->step.additional_output);
-
-    ngx_http_agent_run_drop_blobs(live);
-
-    ngx_agent_json_init(&j, live->pool, 128 + run->reason.len);
-    ngx_agent_json_object(&j);
-    ngx_agent_json_key(&j, "error");
-    ngx_agent_json_string(&j, &run->reason);
-    ngx_agent_json_key(&j, "attempts");
-    ngx_agent_json_int(&j, run->attempt);
-
-    if (run->status) {
-        ngx_agent_json_key(&j, "upstream_status");
-        ngx_agent_json_int(&j, run->status);
-    }
-
-    ngx_agent_json_object_end(&j);
-
-    if (ngx_agent_json_done(&j, &live->step.additional_output) != NGX_OK) {
-        ngx_str_null(&live->step.additional_output);
-    }
-
-    (void) ngx_agent_step_move(&live->step, NGX_AGENT_STEP_FAILED, live->log);
+    ngx_http_agent_run_why(run, &why);
+    code = run->timed_out ? NGX_HTTP_GATEWAY_TIME_OUT : NGX_HTTP_BAD_GATEWAY;
+    status = run->status;
 
     ngx_agent_id_print(id, &live->step.id);
 
     ngx_log_error(NGX_LOG_ERR, live->log, 0,
                   "agent run: failed after attempt %ui of %ui: %s, status "
                   "%ui, agent: \"%V\", step: %*s",
-                  run->attempt, live->agent->attempts, run->what, run->status,
-                  &live->agent->name, (size_t) NGX_AGENT_ID_LEN, id);
+                  ngx_agent_step_spent(live), live->agent->attempts,
+                  run->what, status, &live->agent->name,
+                  (size_t) NGX_AGENT_ID_LEN, id);
 
-    ngx_http_agent_run_move(run, NGX_HTTP_AGENT_RUN_END);
+    ngx_http_agent_run_dropped(live);
+    ngx_http_agent_run_release(run);
+
+    ngx_agent_step_fail(live, &why, code, status);
 }
 
 
@@ -468,23 +579,18 @@ ngx_http_agent_run_acted(ngx_http_agent_run_t *run, ngx_int_t rc)
 {
     if (rc != NGX_OK) {
         run->timed_out = 0;
-        ngx_http_agent_run_fail(run);
+        ngx_http_agent_run_move(run, NGX_HTTP_AGENT_RUN_FAIL);
         return;
-    }
-
-    if (run->live->artifacts) {
-
-        /* if another attempt owns the step by now, these are nobody's */
-
-        ngx_agent_step_watch(run->live, &run->watch);
     }
 
     ngx_http_agent_run_move(run, NGX_HTTP_AGENT_RUN_END);
 }
 
 
+/* What core/ is told; after that the run may be gone. */
+
 static void
-ngx_http_agent_run_end(ngx_event_t *ev)
+ngx_http_agent_run_event(ngx_event_t *ev)
 {
     ngx_agent_live_t      *live;
     ngx_http_agent_run_t  *run;
@@ -492,9 +598,20 @@ ngx_http_agent_run_end(ngx_event_t *ev)
     run = ev->data;
     live = run->live;
 
-    ngx_http_agent_run_release(run);
+    switch (run->state) {
 
-    ngx_agent_step_end(live);
+    case NGX_HTTP_AGENT_RUN_PAUSE:
+        ngx_http_agent_run_again(run);
+        return;
+
+    case NGX_HTTP_AGENT_RUN_FAIL:
+        ngx_http_agent_run_fail(run);
+        return;
+
+    default:                                 /* END */
+        ngx_http_agent_run_release(run);
+        ngx_agent_step_end(live);
+    }
 }
 
 
@@ -523,51 +640,63 @@ ngx_http_agent_run_release(ngx_http_agent_run_t *run)
         run->history = NULL;
     }
 
+    if (run->fake) {
+        ngx_http_agent_fake_close(run->fake);
+        run->fake = NULL;
+    }
+
+    if (run->state == NGX_HTTP_AGENT_RUN_ACT) {
+        run->dialect->drop(run);
+    }
+
     if (run->pool) {
         ngx_destroy_pool(run->pool);
         run->pool = NULL;
     }
 
-    if (run->body.data) {
-        ngx_free(run->body.data);
-        ngx_str_null(&run->body);
-    }
+    ngx_http_agent_run_free_body(run);
+    ngx_http_agent_run_forget(run);
 
     run->live->run = NULL;
 }
 
 
 static void
-ngx_http_agent_run_watch(ngx_agent_watch_t *w, ngx_agent_live_t *live)
+ngx_http_agent_run_free_body(ngx_http_agent_run_t *run)
 {
-    if (live->fenced) {
-        ngx_http_agent_run_drop_blobs(live);
-    }
-
-    /*
-     * Not when the end was lost: the database may have it all the same, and
-     * a blob too many is better than a row without one.
-     */
-}
-
-
-static void
-ngx_http_agent_run_drop_blobs(ngx_agent_live_t *live)
-{
-    ngx_uint_t             i;
-    ngx_agent_artifact_t  *artifact;
-
-    if (live->artifacts == NULL) {
+    if (run->body.data == NULL) {
         return;
     }
 
-    artifact = live->artifacts->elts;
-
-    for (i = 0; i < live->artifacts->nelts; i++) {
-        ngx_agent_blob_delete(&artifact[i].id, live->log);
+    if (run->redact) {
+        ngx_explicit_memzero(run->body.data, run->body.len);
     }
 
-    live->artifacts = NULL;
+    ngx_free(run->body.data);
+    ngx_str_null(&run->body);
+}
+
+
+/* The run has no more use for the secret that was its input. */
+
+static void
+ngx_http_agent_run_forget(ngx_http_agent_run_t *run)
+{
+    ngx_str_t  *input;
+
+    if (run->redact == NULL) {
+        return;
+    }
+
+    ngx_agent_redact_wipe(run->redact);
+    run->redact = NULL;
+
+    input = &run->live->step.input;
+
+    if (input->len) {
+        ngx_explicit_memzero(input->data, input->len);
+        ngx_str_set(input, NGX_AGENT_REDACT_MARK);
+    }
 }
 
 
@@ -592,6 +721,15 @@ ngx_http_agent_run_reason(ngx_http_agent_run_t *run, const char *what,
 
     run->reason.data = p;
     run->reason.len = last - p;
+
+    /* an endpoint's words, which were cut off somewhere */
+
+    if (run->redact
+        && ngx_agent_redact_text(run->redact, run->live->pool, &run->reason, 1)
+           != NGX_OK)
+    {
+        ngx_str_null(&run->reason);
+    }
 }
 
 
@@ -608,12 +746,6 @@ ngx_http_agent_run_exit(ngx_cycle_t *cycle)
         if (run->fake) {
             ngx_http_agent_fake_abandon(run->fake);
             run->fake = NULL;
-        }
-
-        if (run->state == NGX_HTTP_AGENT_RUN_ACT
-            && !run->dialect->drop(run))
-        {
-            run->pool = NULL;
         }
 
         ngx_http_agent_run_release(run);

@@ -16,12 +16,8 @@
 typedef struct ngx_http_agent_run_s  ngx_http_agent_run_t;
 
 
-/*
- * Starts the run of a live step; given to ngx_agent_core_init().  Returns at
- * once; the run ends by ngx_agent_step_end().  NGX_OK, or NGX_ERROR: no
- * memory, nothing was started, live->error is set.
- */
-ngx_int_t ngx_http_agent_run_start(ngx_agent_live_t *live);
+/* What core/ runs steps with. */
+extern const ngx_agent_runner_t  ngx_http_agent_runner;
 
 /* In postconfiguration: puts the capture filter into the chain. */
 ngx_int_t ngx_http_agent_capture_init(ngx_conf_t *cf);

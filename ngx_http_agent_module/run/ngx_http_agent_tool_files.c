@@ -110,8 +110,6 @@ ngx_http_agent_tool_blob(ngx_http_agent_tools_t *t, ngx_str_t *content)
         return ngx_http_agent_tool_unwritten(t);
     }
 
-    t->committing = 1;
-
     return NGX_AGAIN;
 }
 
@@ -127,8 +125,6 @@ ngx_http_agent_tool_written(ngx_agent_blob_t *b)
     ngx_agent_openai_call_t  *call;
 
     t = b->data;
-    t->committing = 0;
-
     live = t->run->live;
     call = &t->calls[t->next];
 

@@ -22,6 +22,7 @@ typedef struct {
 static ngx_int_t ngx_http_agent_tools_go_on(ngx_http_agent_tools_t *t);
 static ngx_int_t ngx_http_agent_tools_one(ngx_http_agent_tools_t *t,
     ngx_agent_openai_call_t *call);
+static ngx_http_agent_tool_t *ngx_http_agent_tools_find(ngx_str_t *name);
 static ngx_int_t ngx_http_agent_tools_arg(void *data,
     ngx_agent_json_value_t *v);
 static void ngx_http_agent_tools_finish(ngx_http_agent_tools_t *t);
@@ -86,16 +87,9 @@ ngx_http_agent_tools_one(ngx_http_agent_tools_t *t,
     ngx_log_debug1(NGX_LOG_DEBUG_HTTP, t->run->live->log, 0,
                    "agent run: tool \"%V\"", &call->name);
 
-    for (tool = ngx_http_agent_tool_table; tool->handler; tool++) {
-        if (tool->name.len == call->name.len
-            && ngx_memcmp(tool->name.data, call->name.data, call->name.len)
-               == 0)
-        {
-            break;
-        }
-    }
+    tool = ngx_http_agent_tools_find(&call->name);
 
-    if (tool->handler == NULL) {
+    if (tool == NULL) {
         return ngx_http_agent_tools_say(t, call, "error: there is no tool "
                    "\"%V\"; there are write_artifact, read_artifact, "
                    "list_artifacts, ask_user and finish", &call->name);
@@ -241,7 +235,7 @@ ngx_http_agent_tools_resume(ngx_http_agent_tools_t *t, ngx_int_t rc)
 }
 
 
-ngx_uint_t
+void
 ngx_http_agent_tools_drop(ngx_http_agent_tools_t *t)
 {
     if (t->storing) {
@@ -249,7 +243,31 @@ ngx_http_agent_tools_drop(ngx_http_agent_tools_t *t)
         t->storing = 0;
     }
 
-    return !t->committing;
+    /* a blob that is being committed ends with the pool it is in */
+}
+
+
+ngx_uint_t
+ngx_http_agent_tools_known(ngx_str_t *name)
+{
+    return ngx_http_agent_tools_find(name) != NULL;
+}
+
+
+static ngx_http_agent_tool_t *
+ngx_http_agent_tools_find(ngx_str_t *name)
+{
+    ngx_http_agent_tool_t  *tool;
+
+    for (tool = ngx_http_agent_tool_table; tool->handler; tool++) {
+        if (tool->name.len == name->len
+            && ngx_memcmp(tool->name.data, name->data, name->len) == 0)
+        {
+            return tool;
+        }
+    }
+
+    return NULL;
 }
 
 

@@ -50,7 +50,6 @@ struct ngx_http_agent_tools_s {
     ngx_agent_page_t           page;
     size_t                     budget;       /* bytes that may yet be read */
     unsigned                   storing:1;    /* the store will call back */
-    unsigned                   committing:1; /* a thread works on a blob */
 };
 
 
@@ -62,8 +61,11 @@ struct ngx_http_agent_tools_s {
  */
 ngx_int_t ngx_http_agent_tools_start(ngx_http_agent_tools_t *t);
 
-/* At worker exit.  1 when the memory may go, 0: a thread still uses it. */
-ngx_uint_t ngx_http_agent_tools_drop(ngx_http_agent_tools_t *t);
+/* No handler runs any more; run->pool is freed next. */
+void ngx_http_agent_tools_drop(ngx_http_agent_tools_t *t);
+
+/* 1: the module offers a tool of this name */
+ngx_uint_t ngx_http_agent_tools_known(ngx_str_t *name);
 
 
 /*

@@ -4,7 +4,7 @@
  */
 
 #include "ngx_agent_store_pg.h"
-#include <unistd.h>
+#include "ngx_agent_proc.h"
 
 
 typedef struct {
@@ -14,12 +14,18 @@ typedef struct {
 } ngx_agent_store_pg_t;
 
 
+static ngx_int_t ngx_agent_store_name(ngx_cycle_t *cycle);
+static void ngx_agent_store_hear(const char *channel, const char *payload);
 static void ngx_agent_store_done(ngx_agent_pg_call_t *pg, ngx_int_t rc,
     ngx_agent_pg_rows_t *rows);
 
 
 ngx_str_t                ngx_agent_store_owner;
+ngx_str_t                ngx_agent_store_host;
+int64_t                  ngx_agent_store_born;
 ngx_agent_store_conf_t  *ngx_agent_store_conf;
+
+static ngx_agent_news_pt  ngx_agent_store_listener;
 
 
 char *
@@ -54,20 +60,99 @@ ngx_agent_store_init(ngx_cycle_t *cycle, ngx_agent_store_conf_t *conf)
     pg->queue = conf->queue;
     pg->prepared = conf->prepared ? 1 : 0;
 
-    ngx_agent_store_owner.data = ngx_pnalloc(cycle->pool,
-                                             cycle->hostname.len
-                                             + 2 * NGX_INT_T_LEN + 2);
-    if (ngx_agent_store_owner.data == NULL) {
+    pg->listen = conf->prepared ? ngx_agent_store_listen : NULL;
+    pg->news = ngx_agent_store_hear;
+
+    if (ngx_agent_store_name(cycle) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    ngx_agent_store_owner.len = ngx_sprintf(ngx_agent_store_owner.data,
-                                            "%V:%i:%P", &cycle->hostname,
-                                            ngx_process_slot, ngx_pid)
-                                - ngx_agent_store_owner.data;
     ngx_agent_store_conf = conf;
 
     return ngx_agent_pg_init(cycle, pg);
+}
+
+
+/* who this process is, to others of its host and to those who look at rows */
+
+static ngx_int_t
+ngx_agent_store_name(ngx_cycle_t *cycle)
+{
+    u_char  *p;
+
+    p = ngx_pnalloc(cycle->pool, NGX_AGENT_PROC_HOST);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_agent_proc_host(&cycle->hostname, p, &ngx_agent_store_host);
+    ngx_agent_store_born = ngx_agent_proc_born(ngx_pid);
+
+    p = ngx_pnalloc(cycle->pool, ngx_agent_store_host.len
+                                 + 2 * NGX_INT64_LEN + 2);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_agent_store_owner.data = p;
+    ngx_agent_store_owner.len = ngx_sprintf(p, "%V:%P:%L",
+                                            &ngx_agent_store_host, ngx_pid,
+                                            ngx_agent_store_born)
+                                - p;
+
+    return NGX_OK;
+}
+
+
+void
+ngx_agent_store_news(ngx_agent_news_pt handler)
+{
+    ngx_agent_store_listener = handler;
+}
+
+
+static void
+ngx_agent_store_hear(const char *channel, const char *payload)
+{
+    ngx_str_t   text;
+    ngx_uint_t  i;
+
+    static const char  *channels[] = {
+        "agent_work", "agent_ended", "agent_cancelled"
+    };
+
+    for (i = 0; i < sizeof(channels) / sizeof(channels[0]); i++) {
+
+        if (ngx_strcmp(channel, channels[i]) == 0 && ngx_agent_store_listener) {
+            text.data = (u_char *) payload;
+            text.len = ngx_strlen(payload);
+
+            ngx_agent_store_listener((ngx_agent_news_e) i, &text);
+            return;
+        }
+    }
+}
+
+
+ngx_uint_t
+ngx_agent_store_hears(void)
+{
+    return ngx_agent_store_conf->prepared
+           && ngx_agent_pg_uptime(NGX_AGENT_PG_READER) > 0;
+}
+
+
+ngx_uint_t
+ngx_agent_store_connection(void)
+{
+    return ngx_agent_pg_number(NGX_AGENT_PG_WRITER);
+}
+
+
+void
+ngx_agent_store_release(void)
+{
+    ngx_agent_pg_release();
 }
 
 
@@ -101,7 +186,7 @@ ngx_agent_store_call(ngx_agent_store_call_t *call, ngx_agent_sql_e stmt,
     s->pg.data = s;
     s->pg.log = call->log;
     s->pg.stmt = stmt;
-    s->pg.lane = stmt < NGX_AGENT_SQL_GET_TASK ? NGX_AGENT_PG_WRITER
+    s->pg.lane = stmt < NGX_AGENT_SQL_NEIGHBOURS ? NGX_AGENT_PG_WRITER
                                                : NGX_AGENT_PG_READER;
     if (key) {
         s->pg.key = *key;
@@ -206,6 +291,32 @@ ngx_agent_store_texts(ngx_agent_store_call_t *call, ngx_agent_pg_rows_t *rows,
     }
 
     return NGX_OK;
+}
+
+
+void
+ngx_agent_store_id_or_null(ngx_agent_pg_call_t *pg, const ngx_agent_id_t *id)
+{
+    if (id) {
+        ngx_agent_pg_id(pg, id);
+
+    } else {
+        ngx_agent_pg_null(pg);
+    }
+}
+
+
+ngx_agent_key_e
+ngx_agent_store_keyed(ngx_agent_store_call_t *call, ngx_agent_pg_rows_t *rows)
+{
+    ngx_agent_key_e  state;
+
+    state = (ngx_agent_key_e) ngx_agent_pg_get_int(rows, 0, 2);
+
+    call->replayed = (state == NGX_AGENT_KEY_USED);
+    call->mismatch = (state == NGX_AGENT_KEY_OTHER);
+
+    return state;
 }
 
 

@@ -24,8 +24,58 @@ typedef enum {
     NGX_AGENT_BEGIN_NO_TASK,
     NGX_AGENT_BEGIN_BUSY,       /* another step of the task is running */
     NGX_AGENT_BEGIN_FINISHED,   /* nothing left to do; step->id is the last */
-    NGX_AGENT_BEGIN_FULL        /* the task has had its max_steps steps */
+    NGX_AGENT_BEGIN_FULL,       /* the task has had its max_steps steps */
+    NGX_AGENT_BEGIN_QUEUED,     /* the step is stored, any worker may run it */
+    NGX_AGENT_BEGIN_REPLAY,     /* the key was used before: step->id is what
+                                   it made then */
+    NGX_AGENT_BEGIN_MISMATCH    /* the key was used for another request */
 } ngx_agent_begin_e;
+
+
+/* what other sessions tell; payload: an agent's name, or ids of steps */
+
+typedef enum {
+    NGX_AGENT_NEWS_WORK = 0,    /* steps of this agent wait in the queue;
+                                   "agent!": also some from of old, look at
+                                   all of it */
+    NGX_AGENT_NEWS_ENDED,       /* ids, in text, ",": for who waits for them */
+    NGX_AGENT_NEWS_CANCELLED    /* ids: whoever runs them has lost them */
+} ngx_agent_news_e;
+
+typedef void (*ngx_agent_news_pt)(ngx_agent_news_e news, ngx_str_t *payload);
+
+
+/* one run's right to go on, as renewing found it */
+
+typedef struct {
+    ngx_agent_id_t             task_id;
+    ngx_agent_id_t             step_id;
+    ngx_uint_t                 seq;
+    ngx_uint_t                 attempt;
+    unsigned                   lost:1;   /* out */
+} ngx_agent_lease_t;
+
+
+/* a step that was claimed from the queue; strings are in the call's pool */
+
+typedef struct {
+    ngx_str_t                  tenant;
+    ngx_agent_task_t           task;     /* id, agent, input */
+    ngx_agent_step_t           step;     /* id, seq, attempt, spared, input,
+                                            additional_input, story */
+    unsigned                   watched:1;    /* someone waits elsewhere */
+    unsigned                   unknown:1;    /* the secret input is gone */
+} ngx_agent_claim_t;
+
+
+/* a process that has called itself a worker on this host */
+
+typedef struct {
+    ngx_str_t                  name;     /* as in agent.step.owner */
+    ngx_pid_t                  pid;
+    int64_t                    born;     /* of the process, in the system's
+                                            own units */
+} ngx_agent_worker_t;
 
 
 /*
@@ -58,9 +108,24 @@ struct ngx_agent_store_call_s {
     ngx_agent_page_t          *page;
     ngx_uint_t                 max_steps;
     ngx_str_t                  price;     /* decimal text, for the ledger */
+    ngx_str_t                  key;       /* Idempotency-Key; data NULL: none */
+    ngx_str_t                  print;     /* with it: what was asked, hashed */
+    ngx_str_t                  full;      /* agents at their limit, "," */
+    ngx_agent_id_t            *next;      /* id of the step that follows by
+                                             itself, or NULL */
+    ngx_msec_t                 delay;     /* before the step may run again */
+    ngx_uint_t                 limit;
+    unsigned                   queue:1;   /* this worker cannot run it */
+    unsigned                   watched:1; /* tell when the step has ended */
+    unsigned                   spare:1;   /* the attempt does not count */
 
     ngx_int_t                  rc;
     ngx_agent_begin_e          begin;
+    unsigned                   replayed:1;    /* the key was used before: the
+                                                 noun's id is of then */
+    unsigned                   mismatch:1;    /* ... for another request */
+    unsigned                   lapsed:1;      /* BUSY, by a step whose lease
+                                                 has lapsed */
     ngx_uint_t                 total;     /* rows there are, for lists */
     ngx_array_t               *list;      /* of the noun that was asked */
 
@@ -70,27 +135,107 @@ struct ngx_agent_store_call_s {
 
 /* writes */
 
-/* in: task (id, agent, input, additional_input), max_steps */
+/*
+ * in: task (id, agent, input, additional_input), max_steps, key, print; step
+ * (its id) to queue the task's first step with it, or NULL.  out: replayed
+ * (task->id is the one the key has made), mismatch.
+ */
 ngx_int_t ngx_agent_store_create_task(ngx_agent_store_call_t *call);
 
 /*
- * in: task->id, step (id, task_id, input, additional_input); out: begin; if
- * it is OK: task (agent, input) and step (seq, attempt); "redacted" is set,
- * and the row's input is "[redacted]", when the step before had asked for a
- * secret.  FINISHED: step->id names the last step.  Idempotent by step->id.
+ * in: task->id, step (id, task_id, input, additional_input), key, print,
+ * queue, full, watched; out: begin; if it is OK: task (agent, input) and step
+ * (seq, attempt); "redacted" is set, and the row's input is "[redacted]",
+ * when the step before had asked for a secret (or was such an answer and
+ * failed).  With "queue", or when the agent is one of "full", the step is
+ * stored as CREATED and QUEUED is what comes out.  FINISHED: step->id names
+ * the last step.  Idempotent by step->id.
+ *
+ * A call that was sent when the time was up is not given up: it is known only
+ * later whether the step is begun, and who runs it must know.  The handler
+ * then runs late.
  */
 ngx_int_t ngx_agent_store_begin_step(ngx_agent_store_call_t *call);
 
 /*
- * in: step (everything but its inputs), artifacts (or NULL), price.
- * One transaction: the step, its artifacts, the ledger row.  NGX_DECLINED:
- * fenced, another attempt owns the step; nothing was changed.  Waits for the
- * store without a time limit: the answer of an LLM was paid for.
+ * in: step (everything but its inputs), artifacts (or NULL), price, next,
+ * watched.  One transaction: the step, its artifacts, the ledger row, and, if
+ * "next" is set, the step is completed and not the last and the task has
+ * steps left, the next step in the queue.  NGX_DECLINED: fenced, another
+ * attempt owns the step; nothing was changed.  Waits for the store without a
+ * time limit: the answer of an LLM was paid for.
  */
 ngx_int_t ngx_agent_store_end_step(ngx_agent_store_call_t *call);
 
-/* in: artifact (id, task_id, names, size); NGX_DECLINED: no such task */
+/*
+ * Before the agent of a running step is called again: in: step (the fence,
+ * story); out: step->attempt, one more.  NGX_DECLINED: fenced.  Patient.
+ */
+ngx_int_t ngx_agent_store_retry_step(ngx_agent_store_call_t *call);
+
+/*
+ * A running step back into the queue: in: task->agent, step (the fence,
+ * story), delay, spare, watched.  NGX_DECLINED: fenced.  Patient.
+ */
+ngx_int_t ngx_agent_store_requeue_step(ngx_agent_store_call_t *call);
+
+/*
+ * Takes steps of one agent from the queue, the oldest first: in: task->agent,
+ * limit, queue (look at all of it, and not only where the last claim found
+ * the first ones); out: list of ngx_agent_claim_t, RUNNING and leased.
+ */
+ngx_int_t ngx_agent_store_claim(ngx_agent_store_call_t *call);
+
+/*
+ * in: task->id, step->id or step NULL: all of the task; out: list of
+ * ngx_agent_id_t, the steps that were not ended and are CANCELLED now.
+ * NGX_DECLINED: no such task or step.
+ */
+ngx_int_t ngx_agent_store_cancel(ngx_agent_store_call_t *call);
+
+/*
+ * The task with its steps and artifacts; what ran is cancelled.  out: list of
+ * ngx_agent_artifact_t (id): their bytes are the caller's to delete.
+ * NGX_DECLINED: no such task.
+ */
+ngx_int_t ngx_agent_store_delete_task(ngx_agent_store_call_t *call);
+
+/*
+ * in: artifact (id, task_id, names, size), key, print; NGX_DECLINED: no such
+ * task.  out: replayed (artifact is the one of then), mismatch.
+ */
 ngx_int_t ngx_agent_store_create_artifact(ngx_agent_store_call_t *call);
+
+/*
+ * in: list of ngx_agent_lease_t; those that this worker does not own any more
+ * come back "lost".  One statement.  The call is made again by the caller.
+ */
+ngx_int_t ngx_agent_store_renew(ngx_agent_store_call_t *call);
+
+/* Takes the place of detach() for it. */
+void ngx_agent_store_renew_stop(ngx_agent_store_call_t *call);
+
+/*
+ * Steps whose lease has lapsed go back to the queue; out: total, how many.
+ * Right after the database was away it does nothing (NGX_ABORT), so that
+ * those who live can renew first.
+ */
+ngx_int_t ngx_agent_store_sweep(ngx_agent_store_call_t *call);
+
+/* out: list of ngx_agent_worker_t: others that registered on this host */
+ngx_int_t ngx_agent_store_neighbours(ngx_agent_store_call_t *call);
+
+/* What is too old goes: queued steps nobody took, keys, dead workers. */
+ngx_int_t ngx_agent_store_expire(ngx_agent_store_call_t *call);
+
+/* This process is a worker. */
+ngx_int_t ngx_agent_store_register(ngx_agent_store_call_t *call);
+
+/*
+ * in: list of ngx_agent_worker_t whose processes are gone: what they ran goes
+ * back to the queue at once; out: total, how many steps.
+ */
+ngx_int_t ngx_agent_store_bury(ngx_agent_store_call_t *call);
 
 /* reads */
 
@@ -125,17 +270,30 @@ ngx_int_t ngx_agent_store_find_artifact(ngx_agent_store_call_t *call);
 ngx_int_t ngx_agent_store_list_artifacts(ngx_agent_store_call_t *call);
 
 /*
- * Renews the leases of all runs of this worker, in one statement; does its
- * own logging and retrying.  list: ngx_agent_step_t *.  No handler.
+ * After all leases of this worker were renewed: steps that it owns by their
+ * rows and has not renewed for some seconds are unknown to it, as the answer
+ * to a claim got lost with its connection.  They go back to the queue; out:
+ * total, how many.
  */
-void ngx_agent_store_renew(ngx_array_t *steps);
+ngx_int_t ngx_agent_store_orphans(ngx_agent_store_call_t *call);
+
+/* out: total, steps in the queue, but no more than "limit" are counted */
+ngx_int_t ngx_agent_store_depth(ngx_agent_store_call_t *call);
+
+/* Who is told the news of other sessions.  They may get lost. */
+void ngx_agent_store_news(ngx_agent_news_pt handler);
+
+/* News are heard at present: no pooler in between, and a connection is up. */
+ngx_uint_t ngx_agent_store_hears(void);
+
+/* The number of the present connection for writing, or 0: there is none. */
+ngx_uint_t ngx_agent_store_connection(void);
 
 /*
- * Ends the steps whose lease has lapsed, of whichever worker: theirs is gone.
- * Right after the database was away it does nothing, so that those who live
- * can renew first.  No handler.
+ * A worker that must quit now: whatever still waits for the store does not
+ * hold it any more.
  */
-void ngx_agent_store_sweep(void);
+void ngx_agent_store_release(void);
 
 /*
  * Has the plans of the statements made anew, for tables that have grown.  No
@@ -153,6 +311,8 @@ typedef struct {
     ngx_uint_t                 queue;     /* calls that may wait, a worker */
     ngx_flag_t                 prepared;  /* off: for PgBouncer */
     ngx_msec_t                 lease;     /* ms */
+    ngx_msec_t                 patience;  /* ms in the queue before a step
+                                             fails */
     void                      *target;    /* private: hosts, looked up */
 } ngx_agent_store_conf_t;
 

@@ -6,6 +6,8 @@
 #include "ngx_agent_store_pg.h"
 
 
+static ngx_int_t ngx_agent_store_keyed_rows(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows);
 static ngx_int_t ngx_agent_store_made_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows);
 static ngx_int_t ngx_agent_store_got_rows(ngx_agent_store_call_t *call,
@@ -27,8 +29,14 @@ ngx_agent_store_create_artifact(ngx_agent_store_call_t *call)
 
     a = call->artifact;
 
-    pg = ngx_agent_store_call(call, NGX_AGENT_SQL_CREATE_ARTIFACT,
-                              &a->task_id, ngx_agent_store_made_rows);
+    if (call->key.data) {
+        pg = ngx_agent_store_call(call, NGX_AGENT_SQL_CREATE_ARTIFACT_KEYED,
+                                  &a->task_id, ngx_agent_store_keyed_rows);
+    } else {
+        pg = ngx_agent_store_call(call, NGX_AGENT_SQL_CREATE_ARTIFACT,
+                                  &a->task_id, ngx_agent_store_made_rows);
+    }
+
     if (pg == NULL) {
         return NGX_ABORT;
     }
@@ -40,7 +48,34 @@ ngx_agent_store_create_artifact(ngx_agent_store_call_t *call)
     ngx_agent_pg_text(pg, &a->relative_path);
     ngx_agent_pg_int8(pg, a->size);
 
+    if (call->key.data) {
+        ngx_agent_pg_text(pg, &call->key);
+        ngx_agent_pg_text(pg, &call->print);
+    }
+
     return ngx_agent_store_send(pg);
+}
+
+
+static ngx_int_t
+ngx_agent_store_keyed_rows(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows)
+{
+    switch (ngx_agent_store_keyed(call, rows)) {
+
+    case NGX_AGENT_KEY_AGAIN:
+        return ngx_agent_store_create_artifact(call);
+
+    case NGX_AGENT_KEY_NOWHERE:
+        return NGX_DECLINED;
+
+    case NGX_AGENT_KEY_USED:
+        ngx_agent_pg_get_id(rows, 0, 1, &call->artifact->id);
+        return ngx_agent_store_get_artifact(call);
+
+    default:
+        return NGX_OK;
+    }
 }
 
 

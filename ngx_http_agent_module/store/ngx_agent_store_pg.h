@@ -38,11 +38,32 @@ ngx_int_t ngx_agent_store_texts(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows, ngx_uint_t i, int col, ngx_uint_t n,
     ngx_str_t *s[]);
 
+/* The id as the next parameter, or null. */
+void ngx_agent_store_id_or_null(ngx_agent_pg_call_t *pg,
+    const ngx_agent_id_t *id);
+
+
+/* what the statements with a key say in their third column, "state" */
+
+typedef enum {
+    NGX_AGENT_KEY_MADE = 0,
+    NGX_AGENT_KEY_USED,         /* the row's id is what it made before */
+    NGX_AGENT_KEY_OTHER,        /* ... for another request */
+    NGX_AGENT_KEY_AGAIN,        /* taken just now: send the statement again */
+    NGX_AGENT_KEY_NOWHERE       /* no such task */
+} ngx_agent_key_e;
+
+/* The state, and call->replayed and mismatch set by it. */
+ngx_agent_key_e ngx_agent_store_keyed(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows);
+
 /* Turns a list round, for pages with the newest first. */
 void ngx_agent_store_reverse(ngx_array_t *list);
 
-/* what this process calls itself in agent.step.owner */
+/* what this process calls itself in agent.step.owner, and its host */
 extern ngx_str_t                ngx_agent_store_owner;
+extern ngx_str_t                ngx_agent_store_host;
+extern int64_t                  ngx_agent_store_born;
 extern ngx_agent_store_conf_t  *ngx_agent_store_conf;
 
 /* ngx_agent_store_mark.c: page marks of a tenant are behind; makes some */

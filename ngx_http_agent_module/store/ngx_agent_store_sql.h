@@ -18,14 +18,31 @@
 
 typedef enum {
     NGX_AGENT_SQL_CREATE_TASK = 0,
+    NGX_AGENT_SQL_CREATE_TASK_MORE,
     NGX_AGENT_SQL_CREATE_ARTIFACT,
+    NGX_AGENT_SQL_CREATE_ARTIFACT_KEYED,
     NGX_AGENT_SQL_BEGIN_STEP,
+    NGX_AGENT_SQL_QUEUE_STEP,
+    NGX_AGENT_SQL_QUEUE_STEP_KEYED,
     NGX_AGENT_SQL_END_STEP,
-    NGX_AGENT_SQL_END_STEP_FILES,
+    NGX_AGENT_SQL_END_STEP_MORE,
+    NGX_AGENT_SQL_RETRY_STEP,
+    NGX_AGENT_SQL_REQUEUE_STEP,
+    NGX_AGENT_SQL_CLAIM,
     NGX_AGENT_SQL_RENEW,
     NGX_AGENT_SQL_SWEEP,
+    NGX_AGENT_SQL_BURY,
+    NGX_AGENT_SQL_ORPHANS,
+    NGX_AGENT_SQL_EXPIRE,
+    NGX_AGENT_SQL_CANCEL,
+    NGX_AGENT_SQL_DELETE_TASK,
+    NGX_AGENT_SQL_REGISTER,
     NGX_AGENT_SQL_MARK,
     NGX_AGENT_SQL_REPLAN,
+
+    /* from here on the reader's */
+    NGX_AGENT_SQL_NEIGHBOURS,
+    NGX_AGENT_SQL_DEPTH,
     NGX_AGENT_SQL_GET_TASK,
     NGX_AGENT_SQL_LIST_TASKS,
     NGX_AGENT_SQL_GET_STEP,
@@ -45,6 +62,9 @@ extern const char  ngx_agent_store_setup[];
 
 /* the same through a pooler, where settings would leak to others */
 extern const char  ngx_agent_store_setup_pooled[];
+
+/* hears the news of other sessions */
+extern const char  ngx_agent_store_listen[];
 
 
 #endif /* _NGX_AGENT_STORE_SQL_H_INCLUDED_ */

@@ -1,17 +1,11 @@
 
 /*
- * The store's calls on steps: begin, end, renew, read.
+ * The store's calls on steps: begin, end, read.  What they do in the queue
+ * is in ngx_agent_store_queue.c.
  */
 
 #include "ngx_agent_store_pg.h"
 #include "ngx_agent_json.h"
-
-
-/* ms of connection before one sweeps: others have renewed their leases */
-#define NGX_AGENT_STORE_GRACE  15000
-
-/* steps ended by one sweep */
-#define NGX_AGENT_STORE_SWEEP  100
 
 
 static ngx_int_t ngx_agent_store_begin_rows(ngx_agent_store_call_t *call,
@@ -26,27 +20,36 @@ static ngx_int_t ngx_agent_store_end_artifacts(ngx_agent_store_call_t *call,
     ngx_str_t *text);
 static ngx_int_t ngx_agent_store_step_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows);
+static ngx_int_t ngx_agent_store_step_rest(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows);
 static ngx_int_t ngx_agent_store_steps_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows);
 static ngx_int_t ngx_agent_store_step_row(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows, ngx_uint_t i, int col, ngx_agent_step_t *step);
 static ngx_int_t ngx_agent_store_history_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows);
-static void ngx_agent_store_renewed(ngx_agent_store_call_t *call);
-static ngx_int_t ngx_agent_store_swept_rows(ngx_agent_store_call_t *call,
-    ngx_agent_pg_rows_t *rows);
-static ngx_agent_store_call_t *ngx_agent_store_own_call(void);
 
 
 ngx_int_t
 ngx_agent_store_begin_step(ngx_agent_store_call_t *call)
 {
+    ngx_agent_sql_e       stmt;
     ngx_agent_step_t     *step;
     ngx_agent_pg_call_t  *pg;
 
     step = call->step;
 
-    pg = ngx_agent_store_call(call, NGX_AGENT_SQL_BEGIN_STEP, &step->task_id,
+    if (call->key.data) {
+        stmt = NGX_AGENT_SQL_QUEUE_STEP_KEYED;
+
+    } else if (call->queue || call->full.len) {
+        stmt = NGX_AGENT_SQL_QUEUE_STEP;
+
+    } else {
+        stmt = NGX_AGENT_SQL_BEGIN_STEP;
+    }
+
+    pg = ngx_agent_store_call(call, stmt, &step->task_id,
                               ngx_agent_store_begin_rows);
     if (pg == NULL) {
         return NGX_ABORT;
@@ -59,6 +62,19 @@ ngx_agent_store_begin_step(ngx_agent_store_call_t *call)
     ngx_agent_pg_json(pg, &step->additional_input);
     ngx_agent_pg_text(pg, &ngx_agent_store_owner);
     ngx_agent_pg_int4(pg, (int32_t) ngx_agent_store_conf->lease);
+
+    if (stmt != NGX_AGENT_SQL_BEGIN_STEP) {
+        ngx_agent_pg_bool(pg, call->queue);
+        ngx_agent_pg_text(pg, &call->full);
+        ngx_agent_pg_bool(pg, call->watched);
+    }
+
+    if (stmt == NGX_AGENT_SQL_QUEUE_STEP_KEYED) {
+        ngx_agent_pg_text(pg, &call->key);
+        ngx_agent_pg_text(pg, &call->print);
+    }
+
+    pg->hold = 1;
 
     return ngx_agent_store_send(pg);
 }
@@ -92,11 +108,16 @@ ngx_agent_store_begin_rows(ngx_agent_store_call_t *call,
 
     case NGX_AGENT_BEGIN_BUSY:
 
-        if (ngx_agent_pg_get_bool(rows, 0, 8)) {
-            ngx_agent_store_sweep();
-        }
-
+        call->lapsed = ngx_agent_pg_get_bool(rows, 0, 8) ? 1 : 0;
         return NGX_OK;
+
+    case NGX_AGENT_BEGIN_REPLAY:
+        ngx_agent_pg_get_id(rows, 0, 6, &step->id);
+        return NGX_OK;
+
+    case NGX_AGENT_BEGIN_QUEUED:
+        step->redacted = ngx_agent_pg_get_bool(rows, 0, 5) ? 1 : 0;
+        break;
 
     default:
         return NGX_OK;
@@ -116,6 +137,7 @@ ngx_agent_store_begin_rows(ngx_agent_store_call_t *call,
 ngx_int_t
 ngx_agent_store_end_step(ngx_agent_store_call_t *call)
 {
+    ngx_uint_t            more;
     ngx_str_t             artifacts;
     ngx_agent_step_t     *step;
     ngx_agent_pg_call_t  *pg;
@@ -126,9 +148,10 @@ ngx_agent_store_end_step(ngx_agent_store_call_t *call)
         return NGX_ABORT;
     }
 
-    pg = ngx_agent_store_call(call, artifacts.len
-                                    ? NGX_AGENT_SQL_END_STEP_FILES
-                                    : NGX_AGENT_SQL_END_STEP,
+    more = artifacts.len || step->redacted || call->watched || call->next;
+
+    pg = ngx_agent_store_call(call, more ? NGX_AGENT_SQL_END_STEP_MORE
+                                         : NGX_AGENT_SQL_END_STEP,
                               &step->task_id, ngx_agent_store_end_rows);
     if (pg == NULL) {
         return NGX_ABORT;
@@ -144,11 +167,16 @@ ngx_agent_store_end_step(ngx_agent_store_call_t *call)
     ngx_agent_pg_text(pg, &step->output);
     ngx_agent_pg_json(pg, &step->additional_output);
     ngx_agent_pg_json(pg, &step->turns);
-    ngx_agent_pg_json(pg, &artifacts);
     ngx_agent_pg_int8(pg, (int64_t) step->tokens_in);
     ngx_agent_pg_int8(pg, (int64_t) step->tokens_out);
     ngx_agent_pg_text(pg, &call->price);
     ngx_agent_pg_text(pg, &call->task->agent);
+
+    if (more) {
+        ngx_agent_pg_json(pg, &artifacts);
+        ngx_agent_store_id_or_null(pg, call->next);
+        ngx_agent_pg_bool(pg, call->watched);
+    }
 
     pg->patient = 1;
 
@@ -253,6 +281,7 @@ ngx_agent_store_get(ngx_agent_store_call_t *call, ngx_agent_store_rows_pt rows)
     ngx_agent_pg_id(pg, &call->step->task_id);
     ngx_agent_pg_text(pg, &call->tenant);
     ngx_agent_pg_id(pg, &call->step->id);
+    ngx_agent_pg_int4(pg, (int32_t) ngx_agent_store_conf->lease);
 
     return pg;
 }
@@ -266,7 +295,39 @@ ngx_agent_store_step_rows(ngx_agent_store_call_t *call,
         return NGX_DECLINED;
     }
 
-    return ngx_agent_store_step_row(call, rows, 0, 1, call->step);
+    if (ngx_agent_store_step_row(call, rows, 0, 1, call->step) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return ngx_agent_store_step_rest(call, rows);
+}
+
+
+/* what only the reading of a single step tells */
+
+static ngx_int_t
+ngx_agent_store_step_rest(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows)
+{
+    ngx_str_t         *s[3];
+    ngx_agent_step_t  *step;
+
+    step = call->step;
+
+    s[0] = &step->story;
+    s[1] = &step->run;
+    s[2] = &step->error;
+
+    if (ngx_agent_store_texts(call, rows, 0, 13, 3, s) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    step->code = ngx_agent_pg_is_null(rows, 0, 16)
+                 ? 0 : ngx_agent_pg_get_int(rows, 0, 16);
+    step->redacted = ngx_agent_pg_get_bool(rows, 0, 17) ? 1 : 0;
+    step->secret = ngx_agent_pg_get_bool(rows, 0, 18) ? 1 : 0;
+
+    return NGX_OK;
 }
 
 
@@ -423,167 +484,4 @@ ngx_agent_store_history_rows(ngx_agent_store_call_t *call,
     }
 
     return NGX_OK;
-}
-
-
-/*
- * Each step is a call; the batch makes one statement of them.  A renewal that
- * fails is not sent again: the next one comes before the lease ends.
- */
-
-void
-ngx_agent_store_renew(ngx_array_t *steps)
-{
-    ngx_uint_t               i;
-    ngx_agent_step_t       **step;
-    ngx_agent_pg_call_t     *pg;
-    ngx_agent_store_call_t  *call;
-
-    step = steps->elts;
-
-    for (i = 0; i < steps->nelts; i++) {
-
-        call = ngx_agent_store_own_call();
-        if (call == NULL) {
-            return;
-        }
-
-        pg = ngx_agent_store_call(call, NGX_AGENT_SQL_RENEW,
-                                  &step[i]->task_id, NULL);
-        if (pg == NULL) {
-            ngx_destroy_pool(call->pool);
-            return;
-        }
-
-        /* the step may end and be freed first: its id lives in pg->key */
-        ngx_agent_pg_id(pg, &pg->key);
-        ngx_agent_pg_int4(pg, (int32_t) step[i]->seq);
-        ngx_agent_pg_int4(pg, (int32_t) step[i]->attempt);
-        ngx_agent_pg_int4(pg, (int32_t) ngx_agent_store_conf->lease);
-
-        if (ngx_agent_store_send(pg) != NGX_AGAIN) {
-            ngx_destroy_pool(call->pool);
-        }
-    }
-}
-
-
-static void
-ngx_agent_store_renewed(ngx_agent_store_call_t *call)
-{
-    ngx_destroy_pool(call->pool);
-}
-
-
-void
-ngx_agent_store_sweep(void)
-{
-    ngx_agent_pg_call_t     *pg;
-    ngx_agent_store_call_t  *call;
-
-    if (ngx_agent_pg_uptime(NGX_AGENT_PG_WRITER) < NGX_AGENT_STORE_GRACE) {
-        return;
-    }
-
-    call = ngx_agent_store_own_call();
-    if (call == NULL) {
-        return;
-    }
-
-    pg = ngx_agent_store_call(call, NGX_AGENT_SQL_SWEEP, NULL,
-                              ngx_agent_store_swept_rows);
-    if (pg == NULL) {
-        ngx_destroy_pool(call->pool);
-        return;
-    }
-
-    ngx_agent_pg_int4(pg, NGX_AGENT_STORE_SWEEP);
-
-    if (ngx_agent_store_send(pg) != NGX_AGAIN) {
-        ngx_destroy_pool(call->pool);
-    }
-}
-
-
-void
-ngx_agent_store_replan(void)
-{
-    ngx_uint_t               lane;
-    ngx_agent_pg_call_t     *pg;
-    ngx_agent_store_call_t  *call;
-
-    static ngx_uint_t        replanned[NGX_AGENT_PG_LANES];
-
-    for (lane = 0; lane < NGX_AGENT_PG_LANES; lane++) {
-
-        if (ngx_agent_pg_batches(lane) == replanned[lane]) {
-            /* idle, or away */
-            continue;
-        }
-
-        call = ngx_agent_store_own_call();
-        if (call == NULL) {
-            return;
-        }
-
-        pg = ngx_agent_store_call(call, NGX_AGENT_SQL_REPLAN, NULL, NULL);
-        if (pg == NULL) {
-            ngx_destroy_pool(call->pool);
-            return;
-        }
-
-        pg->lane = lane;
-
-        /* its own batch, if it is one, counts as idle next time */
-        replanned[lane] = ngx_agent_pg_batches(lane) + 1;
-
-        if (ngx_agent_store_send(pg) != NGX_AGAIN) {
-            ngx_destroy_pool(call->pool);
-        }
-    }
-}
-
-
-static ngx_int_t
-ngx_agent_store_swept_rows(ngx_agent_store_call_t *call,
-    ngx_agent_pg_rows_t *rows)
-{
-    ngx_int_t  n;
-
-    n = rows->n ? ngx_agent_pg_get_int(rows, 0, 0) : 0;
-
-    if (n) {
-        ngx_log_error(NGX_LOG_WARN, call->log, 0,
-                      "agent store: %i steps ended as failed, their workers "
-                      "are gone", n);
-    }
-
-    return NGX_OK;
-}
-
-
-/* a call with no caller: it has a pool of its own and frees it itself */
-
-static ngx_agent_store_call_t *
-ngx_agent_store_own_call(void)
-{
-    ngx_pool_t              *pool;
-    ngx_agent_store_call_t  *call;
-
-    pool = ngx_create_pool(512, ngx_cycle->log);
-    if (pool == NULL) {
-        return NULL;
-    }
-
-    call = ngx_pcalloc(pool, sizeof(ngx_agent_store_call_t));
-    if (call == NULL) {
-        ngx_destroy_pool(pool);
-        return NULL;
-    }
-
-    call->pool = pool;
-    call->log = ngx_cycle->log;
-    call->handler = ngx_agent_store_renewed;
-
-    return call;
 }

@@ -10,6 +10,9 @@
 #define NGX_AGENT_STORE_TAIL  2000
 
 
+static ngx_int_t ngx_agent_store_create_more(ngx_agent_store_call_t *call);
+static ngx_int_t ngx_agent_store_more_rows(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows);
 static ngx_int_t ngx_agent_store_task_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows);
 static ngx_int_t ngx_agent_store_tasks_rows(ngx_agent_store_call_t *call,
@@ -23,6 +26,10 @@ ngx_agent_store_create_task(ngx_agent_store_call_t *call)
 {
     ngx_agent_task_t     *task;
     ngx_agent_pg_call_t  *pg;
+
+    if (call->key.data || call->step) {
+        return ngx_agent_store_create_more(call);
+    }
 
     task = call->task;
 
@@ -40,6 +47,53 @@ ngx_agent_store_create_task(ngx_agent_store_call_t *call)
     ngx_agent_pg_int4(pg, (int32_t) call->max_steps);
 
     return ngx_agent_store_send(pg);
+}
+
+
+static ngx_int_t
+ngx_agent_store_create_more(ngx_agent_store_call_t *call)
+{
+    ngx_agent_task_t     *task;
+    ngx_agent_pg_call_t  *pg;
+
+    task = call->task;
+
+    pg = ngx_agent_store_call(call, NGX_AGENT_SQL_CREATE_TASK_MORE, &task->id,
+                              ngx_agent_store_more_rows);
+    if (pg == NULL) {
+        return NGX_ABORT;
+    }
+
+    ngx_agent_pg_id(pg, &task->id);
+    ngx_agent_pg_text(pg, &call->tenant);
+    ngx_agent_pg_text(pg, &task->agent);
+    ngx_agent_pg_text(pg, &task->input);
+    ngx_agent_pg_json(pg, &task->additional_input);
+    ngx_agent_pg_int4(pg, (int32_t) call->max_steps);
+    ngx_agent_pg_text(pg, &call->key);
+    ngx_agent_pg_text(pg, &call->print);
+    ngx_agent_store_id_or_null(pg, call->step ? &call->step->id : NULL);
+
+    return ngx_agent_store_send(pg);
+}
+
+
+static ngx_int_t
+ngx_agent_store_more_rows(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows)
+{
+    switch (ngx_agent_store_keyed(call, rows)) {
+
+    case NGX_AGENT_KEY_AGAIN:
+        return ngx_agent_store_create_more(call);
+
+    case NGX_AGENT_KEY_USED:
+        ngx_agent_pg_get_id(rows, 0, 1, &call->task->id);
+        return ngx_agent_store_get_task(call);
+
+    default:
+        return NGX_OK;
+    }
 }
 
 

@@ -1,6 +1,7 @@
 
 /*
- * Artifacts: list.  Upload and download have files of their own.
+ * Artifacts: whether there is a place for them.  Upload, download and list
+ * have files of their own.
  */
 
 #include <ngx_config.h>
@@ -8,77 +9,6 @@
 #include <ngx_http.h>
 #include "ngx_http_agent_artifacts.h"
 #include "ngx_http_agent_reply.h"
-#include "ngx_http_agent_view.h"
-
-
-static ngx_int_t ngx_http_agent_artifact_listed(ngx_http_agent_web_t *web);
-
-
-ngx_int_t
-ngx_http_agent_artifact_list(ngx_http_agent_web_t *web)
-{
-    ngx_int_t                rc;
-    ngx_agent_store_call_t  *call;
-
-    call = ngx_http_agent_call(web);
-    if (call == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    call->task = ngx_pcalloc(call->pool, sizeof(ngx_agent_task_t));
-    if (call->task == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    call->task->id = web->ctx->task_id;
-
-    if (ngx_http_agent_page(web, &rc) != NGX_OK) {
-        return rc;
-    }
-
-    return ngx_http_agent_call_start(web, ngx_agent_store_list_artifacts,
-                                     ngx_http_agent_artifact_listed);
-}
-
-
-static ngx_int_t
-ngx_http_agent_artifact_listed(ngx_http_agent_web_t *web)
-{
-    ngx_uint_t               i;
-    ngx_agent_json_t         j;
-    ngx_agent_artifact_t    *artifacts;
-    ngx_agent_store_call_t  *call;
-
-    call = web->call;
-
-    if (call->rc == NGX_DECLINED) {
-        return ngx_http_agent_reply_unknown(web->request, "task",
-                                            &web->route.task);
-    }
-
-    if (call->rc != NGX_OK) {
-        return ngx_http_agent_reply_store(web->request, call->rc);
-    }
-
-    artifacts = call->list->elts;
-
-    ngx_agent_json_init(&j, web->request->pool,
-                        256 + 192 * call->list->nelts);
-
-    ngx_agent_json_object(&j);
-    ngx_agent_json_key(&j, "artifacts");
-    ngx_agent_json_array(&j);
-
-    for (i = 0; i < call->list->nelts; i++) {
-        ngx_http_agent_view_artifact(&j, &artifacts[i]);
-    }
-
-    ngx_agent_json_array_end(&j);
-    ngx_http_agent_view_pagination(&j, call->page, call->total);
-    ngx_agent_json_object_end(&j);
-
-    return ngx_http_agent_reply_json(web->request, NGX_HTTP_OK, &j);
-}
 
 
 ngx_uint_t

@@ -118,6 +118,8 @@ ngx_http_agent_body_parse(ngx_http_agent_web_t *web, ngx_pool_t *pool,
         return NGX_DECLINED;
     }
 
+    body->text = text;
+
     ngx_memzero(&check, sizeof(ngx_http_agent_body_check_t));
     check.pool = pool;
     check.body = body;

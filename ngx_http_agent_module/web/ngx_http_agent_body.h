@@ -19,6 +19,7 @@
 
 
 typedef struct {
+    ngx_str_t                  text;              /* all of it */
     ngx_str_t                  input;             /* data NULL: null */
     ngx_str_t                  additional_input;  /* JSON; len 0: none */
     ngx_str_t                  agent_id;          /* of additional_input */

@@ -65,12 +65,13 @@ ngx_agent_store_call_t *ngx_http_agent_call(ngx_http_agent_web_t *web);
 ngx_int_t ngx_http_agent_call_start(ngx_http_agent_web_t *web,
     ngx_http_agent_call_pt start, ngx_http_agent_done_pt done);
 
-/*
- * Fills web->call->page from the query.  NGX_OK; NGX_DECLINED: the client has
- * been told what is wrong, *rc is the code to return (which may be NGX_OK:
- * the refusal was sent).
- */
-ngx_int_t ngx_http_agent_page(ngx_http_agent_web_t *web, ngx_int_t *rc);
+/* The same with call->task, or call->step, of the ids in the path. */
+ngx_agent_store_call_t *ngx_http_agent_call_task(ngx_http_agent_web_t *web);
+ngx_agent_store_call_t *ngx_http_agent_call_step(ngx_http_agent_web_t *web);
+
+/* The same, but nobody has been told so: NGX_ABORT. */
+ngx_int_t ngx_http_agent_call_try(ngx_http_agent_web_t *web,
+    ngx_http_agent_call_pt start, ngx_http_agent_done_pt done);
 
 /* Keeps the request alive and quiet until something else ends it. */
 void ngx_http_agent_hold(ngx_http_request_t *r);
@@ -87,10 +88,13 @@ void ngx_http_agent_finalize(ngx_http_request_t *r, ngx_int_t rc);
 ngx_int_t ngx_http_agent_task_create(ngx_http_agent_web_t *web);
 ngx_int_t ngx_http_agent_task_get(ngx_http_agent_web_t *web);
 ngx_int_t ngx_http_agent_task_list(ngx_http_agent_web_t *web);
+ngx_int_t ngx_http_agent_task_cancel(ngx_http_agent_web_t *web);
+ngx_int_t ngx_http_agent_task_delete(ngx_http_agent_web_t *web);
 
 ngx_int_t ngx_http_agent_step_create(ngx_http_agent_web_t *web);
 ngx_int_t ngx_http_agent_step_get(ngx_http_agent_web_t *web);
 ngx_int_t ngx_http_agent_step_list(ngx_http_agent_web_t *web);
+ngx_int_t ngx_http_agent_step_cancel(ngx_http_agent_web_t *web);
 
 ngx_int_t ngx_http_agent_artifact_upload(ngx_http_agent_web_t *web);
 ngx_int_t ngx_http_agent_artifact_download(ngx_http_agent_web_t *web);

@@ -8,6 +8,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_agent_id.h"
+#include "ngx_agent_stat.h"
 #include "ngx_http_agent_web.h"
 #include "ngx_http_agent_edge.h"
 #include "ngx_http_agent_reply.h"
@@ -15,31 +16,54 @@
 
 typedef ngx_int_t (*ngx_http_agent_op_pt)(ngx_http_agent_web_t *web);
 
-/* post == NULL: the place can only be read */
+/* NULL: the place does not allow the method; GET and HEAD are one */
 
 typedef struct {
     ngx_http_agent_op_pt       get;
     ngx_http_agent_op_pt       post;
+    ngx_http_agent_op_pt       remove;
+    unsigned                   bodiless:1;   /* what is posted is ignored */
 } ngx_http_agent_place_t;
 
 
+static ngx_http_agent_op_pt ngx_http_agent_op(ngx_http_request_t *r,
+    ngx_http_agent_place_t *place);
 static ngx_int_t ngx_http_agent_not_allowed(ngx_http_agent_web_t *web,
     ngx_http_agent_place_t *place);
 static ngx_int_t ngx_http_agent_web_ids(ngx_http_agent_web_t *web,
     ngx_int_t *rc);
 static void ngx_http_agent_web_cleanup(void *data);
+static void ngx_http_agent_web_count(ngx_http_request_t *r);
 static void ngx_http_agent_call_handler(ngx_agent_store_call_t *call);
 
 
-static ngx_http_agent_place_t  ngx_http_agent_places[] = {
+static ngx_http_agent_place_t
+    ngx_http_agent_places[NGX_HTTP_AGENT_PLACES] =
+{
+    [NGX_HTTP_AGENT_TASKS] = {
+        ngx_http_agent_task_list, ngx_http_agent_task_create, NULL, 0 },
 
-    { NULL, NULL },                                        /* NOWHERE */
-    { ngx_http_agent_task_list, ngx_http_agent_task_create },
-    { ngx_http_agent_task_get, NULL },
-    { ngx_http_agent_step_list, ngx_http_agent_step_create },
-    { ngx_http_agent_step_get, NULL },
-    { ngx_http_agent_artifact_list, ngx_http_agent_artifact_upload },
-    { ngx_http_agent_artifact_download, NULL }
+    [NGX_HTTP_AGENT_TASK] = {
+        ngx_http_agent_task_get, NULL, ngx_http_agent_task_delete, 0 },
+
+    [NGX_HTTP_AGENT_TASK_CANCEL] = {
+        NULL, ngx_http_agent_task_cancel, NULL, 1 },
+
+    [NGX_HTTP_AGENT_STEPS] = {
+        ngx_http_agent_step_list, ngx_http_agent_step_create, NULL, 0 },
+
+    [NGX_HTTP_AGENT_STEP] = {
+        ngx_http_agent_step_get, NULL, NULL, 0 },
+
+    [NGX_HTTP_AGENT_STEP_CANCEL] = {
+        NULL, ngx_http_agent_step_cancel, NULL, 1 },
+
+    [NGX_HTTP_AGENT_ARTIFACTS] = {
+        ngx_http_agent_artifact_list, ngx_http_agent_artifact_upload,
+        NULL, 0 },
+
+    [NGX_HTTP_AGENT_ARTIFACT] = {
+        ngx_http_agent_artifact_download, NULL, NULL, 0 }
 };
 
 
@@ -47,6 +71,7 @@ ngx_int_t
 ngx_http_agent_handler(ngx_http_request_t *r)
 {
     ngx_int_t                rc;
+    ngx_http_agent_op_pt     op;
     ngx_http_agent_web_t    *web;
     ngx_http_agent_place_t  *place;
 
@@ -70,9 +95,9 @@ ngx_http_agent_handler(ngx_http_request_t *r)
 
     place = &ngx_http_agent_places[web->route.place];
 
-    if (!(r->method & (NGX_HTTP_GET|NGX_HTTP_HEAD))
-        && !(r->method == NGX_HTTP_POST && place->post))
-    {
+    op = ngx_http_agent_op(r, place);
+
+    if (op == NULL) {
         return ngx_http_agent_not_allowed(web, place);
     }
 
@@ -80,16 +105,36 @@ ngx_http_agent_handler(ngx_http_request_t *r)
         return rc;
     }
 
-    if (r->method == NGX_HTTP_POST) {
-        return place->post(web);
+    if (!(r->method & NGX_HTTP_POST) || place->bodiless) {
+
+        rc = ngx_http_discard_request_body(r);
+        if (rc != NGX_OK) {
+            return rc;
+        }
     }
 
-    rc = ngx_http_discard_request_body(r);
-    if (rc != NGX_OK) {
-        return rc;
-    }
+    return op(web);
+}
 
-    return place->get(web);
+
+static ngx_http_agent_op_pt
+ngx_http_agent_op(ngx_http_request_t *r, ngx_http_agent_place_t *place)
+{
+    switch (r->method) {
+
+    case NGX_HTTP_GET:
+    case NGX_HTTP_HEAD:
+        return place->get;
+
+    case NGX_HTTP_POST:
+        return place->post;
+
+    case NGX_HTTP_DELETE:
+        return place->remove;
+
+    default:
+        return NULL;
+    }
 }
 
 
@@ -98,11 +143,21 @@ ngx_http_agent_not_allowed(ngx_http_agent_web_t *web,
     ngx_http_agent_place_t *place)
 {
     static ngx_str_t  read = ngx_string("GET, HEAD");
-    static ngx_str_t  write = ngx_string("GET, HEAD, POST");
+    static ngx_str_t  post = ngx_string("POST");
+    static ngx_str_t  both = ngx_string("GET, HEAD, POST");
+    static ngx_str_t  remove = ngx_string("GET, HEAD, DELETE");
 
     ngx_str_t  *allow;
 
-    allow = place->post ? &write : &read;
+    if (place->get == NULL) {
+        allow = &post;
+
+    } else if (place->remove) {
+        allow = &remove;
+
+    } else {
+        allow = place->post ? &both : &read;
+    }
 
     if (ngx_http_agent_reply_header(web->request, "Allow", allow) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
@@ -139,7 +194,9 @@ ngx_http_agent_web_ids(ngx_http_agent_web_t *web, ngx_int_t *rc)
 
     ctx->has_task = 1;
 
-    if (route->place == NGX_HTTP_AGENT_STEP) {
+    if (route->place == NGX_HTTP_AGENT_STEP
+        || route->place == NGX_HTTP_AGENT_STEP_CANCEL)
+    {
 
         if (ngx_agent_id_parse(&route->item, &ctx->step_id) != NGX_OK) {
             *rc = ngx_http_agent_reply_unknown(web->request, "step",
@@ -219,6 +276,31 @@ ngx_http_agent_web_cleanup(void *data)
         web->cancel(web);
         web->cancel = NULL;
     }
+
+    ngx_http_agent_web_count(web->request);
+}
+
+
+/* what the client was answered, if it was */
+
+static void
+ngx_http_agent_web_count(ngx_http_request_t *r)
+{
+    if (r != r->main || r->headers_out.status == 0
+        || r->headers_out.status == NGX_HTTP_CLIENT_CLOSED_REQUEST)
+    {
+        return;
+    }
+
+    if (r->headers_out.status < NGX_HTTP_BAD_REQUEST) {
+        ngx_agent_stat_add(2XX, 1);
+
+    } else if (r->headers_out.status < NGX_HTTP_INTERNAL_SERVER_ERROR) {
+        ngx_agent_stat_add(4XX, 1);
+
+    } else {
+        ngx_agent_stat_add(5XX, 1);
+    }
 }
 
 
@@ -246,8 +328,63 @@ ngx_http_agent_call(ngx_http_agent_web_t *web)
 }
 
 
+ngx_agent_store_call_t *
+ngx_http_agent_call_task(ngx_http_agent_web_t *web)
+{
+    ngx_agent_store_call_t  *call;
+
+    call = ngx_http_agent_call(web);
+    if (call == NULL) {
+        return NULL;
+    }
+
+    call->task = ngx_pcalloc(call->pool, sizeof(ngx_agent_task_t));
+    if (call->task == NULL) {
+        return NULL;
+    }
+
+    call->task->id = web->ctx->task_id;
+
+    return call;
+}
+
+
+ngx_agent_store_call_t *
+ngx_http_agent_call_step(ngx_http_agent_web_t *web)
+{
+    ngx_agent_store_call_t  *call;
+
+    call = ngx_http_agent_call(web);
+    if (call == NULL) {
+        return NULL;
+    }
+
+    call->step = ngx_pcalloc(call->pool, sizeof(ngx_agent_step_t));
+    if (call->step == NULL) {
+        return NULL;
+    }
+
+    call->step->id = web->ctx->step_id;
+    call->step->task_id = web->ctx->task_id;
+
+    return call;
+}
+
+
 ngx_int_t
 ngx_http_agent_call_start(ngx_http_agent_web_t *web,
+    ngx_http_agent_call_pt start, ngx_http_agent_done_pt done)
+{
+    if (ngx_http_agent_call_try(web, start, done) == NGX_DONE) {
+        return NGX_DONE;
+    }
+
+    return ngx_http_agent_reply_store(web->request, NGX_ABORT);
+}
+
+
+ngx_int_t
+ngx_http_agent_call_try(ngx_http_agent_web_t *web,
     ngx_http_agent_call_pt start, ngx_http_agent_done_pt done)
 {
     ngx_http_request_t  *r;
@@ -257,7 +394,7 @@ ngx_http_agent_call_start(ngx_http_agent_web_t *web,
     web->done = done;
 
     if (start(web->call) != NGX_AGAIN) {
-        return ngx_http_agent_reply_store(r, NGX_ABORT);
+        return NGX_ABORT;
     }
 
     web->calling = 1;
@@ -290,36 +427,6 @@ ngx_http_agent_call_handler(ngx_agent_store_call_t *call)
     web->calling = 0;
 
     ngx_http_agent_finalize(r, web->done(web));
-}
-
-
-ngx_int_t
-ngx_http_agent_page(ngx_http_agent_web_t *web, ngx_int_t *rc)
-{
-    const char        *arg, *why;
-    ngx_agent_page_t  *page;
-
-    page = ngx_palloc(web->request->pool, sizeof(ngx_agent_page_t));
-    if (page == NULL) {
-        *rc = NGX_HTTP_INTERNAL_SERVER_ERROR;
-        return NGX_DECLINED;
-    }
-
-    web->call->page = page;
-
-    switch (ngx_http_agent_route_page(web->request, page, &arg, &why)) {
-
-    case NGX_OK:
-        return NGX_OK;
-
-    case NGX_DECLINED:
-        *rc = ngx_http_agent_reply_invalid(web->request, "query", arg, why);
-        return NGX_DECLINED;
-
-    default:
-        *rc = NGX_HTTP_INTERNAL_SERVER_ERROR;
-        return NGX_DECLINED;
-    }
 }
 
 

@@ -7,6 +7,7 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_http.h>
+#include "ngx_agent_stat.h"
 #include "ngx_http_agent_module.h"
 #include "ngx_http_agent_reply.h"
 
@@ -143,10 +144,9 @@ ngx_int_t
 ngx_http_agent_reply_invalid(ngx_http_request_t *r, const char *where,
     const char *field, const char *why)
 {
-    u_char            buf[NGX_HTTP_AGENT_MESSAGE];
-    u_char           *last;
-    ngx_str_t         message;
-    ngx_agent_json_t  j;
+    u_char      buf[NGX_HTTP_AGENT_MESSAGE];
+    u_char     *last;
+    ngx_str_t   message;
 
     if (field) {
         last = ngx_slprintf(buf, buf + sizeof(buf), "\"%s\" %s", field, why);
@@ -158,12 +158,22 @@ ngx_http_agent_reply_invalid(ngx_http_request_t *r, const char *where,
     message.data = buf;
     message.len = last - buf;
 
-    ngx_agent_json_init(&j, r->pool, 2 * message.len + 96);
+    return ngx_http_agent_reply_detail(r, &message, where, field, why);
+}
+
+
+ngx_int_t
+ngx_http_agent_reply_detail(ngx_http_request_t *r, ngx_str_t *message,
+    const char *where, const char *field, const char *why)
+{
+    ngx_agent_json_t  j;
+
+    ngx_agent_json_init(&j, r->pool, 2 * message->len + 96);
 
     ngx_agent_json_object(&j);
 
     ngx_agent_json_key(&j, "message");
-    ngx_agent_json_string(&j, &message);
+    ngx_agent_json_string(&j, message);
 
     ngx_agent_json_key(&j, "detail");
     ngx_agent_json_array(&j);
@@ -210,6 +220,8 @@ ngx_int_t
 ngx_http_agent_reply_store(ngx_http_request_t *r, ngx_int_t rc)
 {
     if (rc == NGX_ABORT) {
+        ngx_agent_stat_add(REFUSED, 1);
+
         return ngx_http_agent_reply_later(r, NGX_HTTP_SERVICE_UNAVAILABLE,
                                           "the database is not reachable or "
                                           "too busy, try again");
@@ -218,6 +230,17 @@ ngx_http_agent_reply_store(ngx_http_request_t *r, ngx_int_t rc)
     return ngx_http_agent_reply_error(r, NGX_HTTP_INTERNAL_SERVER_ERROR,
                                       "the database refused this request; "
                                       "the server's error log says why");
+}
+
+
+ngx_int_t
+ngx_http_agent_reply_full(ngx_http_request_t *r)
+{
+    ngx_agent_stat_add(REFUSED, 1);
+
+    return ngx_http_agent_reply_later(r, NGX_HTTP_SERVICE_UNAVAILABLE,
+                                      "the queue of steps is full, try again "
+                                      "later");
 }
 
 

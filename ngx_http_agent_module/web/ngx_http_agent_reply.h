@@ -34,11 +34,16 @@ ngx_int_t ngx_http_agent_reply_later(ngx_http_request_t *r,
     ngx_uint_t status, const char *message);
 
 /*
- * 422: where is "body", "query" or "path", field a member of it or NULL; why
- * reads on from the field's name (or from "the body").
+ * 422: where is "body", "query", "path" or "header", field a member of it or
+ * NULL; why reads on from the field's name (or from "the body").
  */
 ngx_int_t ngx_http_agent_reply_invalid(ngx_http_request_t *r,
     const char *where, const char *field, const char *why);
+
+/* The same with a message of its own. */
+ngx_int_t ngx_http_agent_reply_detail(ngx_http_request_t *r,
+    ngx_str_t *message, const char *where, const char *field,
+    const char *why);
 
 /* 404 for an id: what is "task", "step", "artifact". */
 ngx_int_t ngx_http_agent_reply_unknown(ngx_http_request_t *r,
@@ -46,6 +51,9 @@ ngx_int_t ngx_http_agent_reply_unknown(ngx_http_request_t *r,
 
 /* What to tell when the store said NGX_ABORT (503) or NGX_ERROR (500). */
 ngx_int_t ngx_http_agent_reply_store(ngx_http_request_t *r, ngx_int_t rc);
+
+/* 503: the queue takes no more steps now. */
+ngx_int_t ngx_http_agent_reply_full(ngx_http_request_t *r);
 
 /* Adds a response header; value must live as long as the request. */
 ngx_int_t ngx_http_agent_reply_header(ngx_http_request_t *r,

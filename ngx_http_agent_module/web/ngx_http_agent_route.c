@@ -19,6 +19,9 @@ static ngx_int_t ngx_http_agent_route_prefix(ngx_http_request_t *r,
     ngx_str_t *rest);
 static void ngx_http_agent_route_search(ngx_http_request_t *r,
     ngx_str_t *rest);
+static void ngx_http_agent_route_item(ngx_http_agent_route_t *route,
+    ngx_str_t *rest, ngx_http_agent_place_e list, ngx_http_agent_place_e item,
+    ngx_http_agent_place_e cancel);
 static ngx_uint_t ngx_http_agent_route_segment(ngx_str_t *rest,
     ngx_str_t *segment);
 static ngx_int_t ngx_http_agent_route_number(ngx_http_request_t *r,
@@ -33,8 +36,7 @@ static ngx_int_t ngx_http_agent_route_number(ngx_http_request_t *r,
 void
 ngx_http_agent_route(ngx_http_request_t *r, ngx_http_agent_route_t *route)
 {
-    ngx_str_t               rest, segment;
-    ngx_http_agent_place_e  list, item;
+    ngx_str_t  rest, segment;
 
     ngx_memzero(route, sizeof(ngx_http_agent_route_t));
 
@@ -57,24 +59,44 @@ ngx_http_agent_route(ngx_http_request_t *r, ngx_http_agent_route_t *route)
     }
 
     if (ngx_http_agent_route_is(&segment, "steps")) {
-        list = NGX_HTTP_AGENT_STEPS;
-        item = NGX_HTTP_AGENT_STEP;
+        ngx_http_agent_route_item(route, &rest, NGX_HTTP_AGENT_STEPS,
+                                  NGX_HTTP_AGENT_STEP,
+                                  NGX_HTTP_AGENT_STEP_CANCEL);
 
     } else if (ngx_http_agent_route_is(&segment, "artifacts")) {
-        list = NGX_HTTP_AGENT_ARTIFACTS;
-        item = NGX_HTTP_AGENT_ARTIFACT;
+        ngx_http_agent_route_item(route, &rest, NGX_HTTP_AGENT_ARTIFACTS,
+                                  NGX_HTTP_AGENT_ARTIFACT,
+                                  NGX_HTTP_AGENT_NOWHERE);
 
-    } else {
-        return;
+    } else if (ngx_http_agent_route_is(&segment, "cancel")
+               && rest.data == NULL)
+    {
+        route->place = NGX_HTTP_AGENT_TASK_CANCEL;
     }
+}
 
-    if (!ngx_http_agent_route_segment(&rest, &route->item)) {
+
+/* What follows "steps" or "artifacts": nothing, an id, an id and "cancel". */
+
+static void
+ngx_http_agent_route_item(ngx_http_agent_route_t *route, ngx_str_t *rest,
+    ngx_http_agent_place_e list, ngx_http_agent_place_e item,
+    ngx_http_agent_place_e cancel)
+{
+    ngx_str_t  segment;
+
+    if (!ngx_http_agent_route_segment(rest, &route->item)) {
         route->place = list;
         return;
     }
 
-    if (!ngx_http_agent_route_segment(&rest, &segment)) {
+    if (!ngx_http_agent_route_segment(rest, &segment)) {
         route->place = item;
+        return;
+    }
+
+    if (ngx_http_agent_route_is(&segment, "cancel") && rest->data == NULL) {
+        route->place = cancel;
     }
 }
 

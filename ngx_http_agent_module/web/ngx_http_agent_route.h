@@ -17,10 +17,13 @@ typedef enum {
     NGX_HTTP_AGENT_NOWHERE = 0,
     NGX_HTTP_AGENT_TASKS,            /* tasks */
     NGX_HTTP_AGENT_TASK,             /* tasks/{task} */
+    NGX_HTTP_AGENT_TASK_CANCEL,      /* tasks/{task}/cancel */
     NGX_HTTP_AGENT_STEPS,            /* tasks/{task}/steps */
     NGX_HTTP_AGENT_STEP,             /* tasks/{task}/steps/{item} */
+    NGX_HTTP_AGENT_STEP_CANCEL,      /* tasks/{task}/steps/{item}/cancel */
     NGX_HTTP_AGENT_ARTIFACTS,        /* tasks/{task}/artifacts */
-    NGX_HTTP_AGENT_ARTIFACT          /* tasks/{task}/artifacts/{item} */
+    NGX_HTTP_AGENT_ARTIFACT,         /* tasks/{task}/artifacts/{item} */
+    NGX_HTTP_AGENT_PLACES
 } ngx_http_agent_place_e;
 
 

@@ -1,57 +1,36 @@
 
 /*
- * Posting a step, and waiting for its end.  The step runs in the worker, not
- * on this request: here a client only watches it, and may leave at any time.
+ * Posting a step: the body is read, the wish is told to core/, and then the
+ * client waits as for any step (ngx_http_agent_wait.c), or does not.
  *
- *   ASKING -> WAITING    the step is begun and scheduled; it is watched
+ *   ASKING -> waiting    the step is begun, or stored for whoever is free
  *   ASKING -> over       nothing was begun: the client is told why
- *   WAITING -> over      the step has ended: the client gets it
+ *   ASKING -> over       ... or it was, and the client prefers not to wait
  *   any -> over          the client left: let go; the step goes on
  */
 
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_http.h>
-#include "ngx_http_agent_edge.h"
 #include "ngx_http_agent_body.h"
+#include "ngx_http_agent_headers.h"
+#include "ngx_http_agent_print.h"
 #include "ngx_http_agent_reply.h"
 #include "ngx_http_agent_steps.h"
-
-
-/* bytes of a step's error that a client is shown in the message */
-#define NGX_HTTP_AGENT_REASON  512
-
-
-/*
- * "pool" has all that ASKING needs: the body's strings and the wish itself.
- * It is gone while the client waits, which may take minutes and is to cost
- * little.
- */
-
-typedef struct {
-    ngx_http_agent_web_t      *web;
-    ngx_agent_watch_t          watch;
-    ngx_pool_t                *pool;
-    ngx_agent_post_t          *post;         /* NULL: not ASKING */
-} ngx_http_agent_wait_t;
+#include "ngx_http_agent_wait.h"
 
 
 static ngx_int_t ngx_http_agent_step_body(ngx_http_agent_web_t *web);
 static ngx_int_t ngx_http_agent_step_ask(ngx_http_agent_wait_t *wait);
+static ngx_agent_post_t *ngx_http_agent_step_wish(ngx_http_agent_wait_t *wait,
+    ngx_int_t *rc);
+static ngx_int_t ngx_http_agent_step_key(ngx_http_agent_wait_t *wait,
+    ngx_agent_post_t *post, ngx_http_agent_body_t *body, ngx_int_t *rc);
+static void ngx_http_agent_step_prefer(ngx_http_agent_wait_t *wait,
+    ngx_agent_post_t *post);
 static void ngx_http_agent_step_asked(ngx_agent_post_t *post);
+static ngx_int_t ngx_http_agent_step_begun(ngx_http_agent_wait_t *wait);
 static ngx_int_t ngx_http_agent_step_refused(ngx_http_agent_wait_t *wait);
-static void ngx_http_agent_step_wait(ngx_http_agent_wait_t *wait,
-    ngx_agent_live_t *live);
-static ngx_int_t ngx_http_agent_step_listen(ngx_http_request_t *r);
-static void ngx_http_agent_step_ended(ngx_agent_watch_t *w,
-    ngx_agent_live_t *live);
-static ngx_int_t ngx_http_agent_step_result(ngx_http_agent_wait_t *wait,
-    ngx_agent_live_t *live);
-static ngx_int_t ngx_http_agent_step_failed(ngx_http_agent_web_t *web,
-    ngx_agent_live_t *live);
-static size_t ngx_http_agent_step_clip(ngx_str_t *text, size_t max);
-static void ngx_http_agent_step_pool(ngx_http_agent_wait_t *wait);
-static void ngx_http_agent_step_cancel(ngx_http_agent_web_t *web);
 
 
 ngx_int_t
@@ -65,31 +44,19 @@ static ngx_int_t
 ngx_http_agent_step_body(ngx_http_agent_web_t *web)
 {
     ngx_int_t               rc;
-    ngx_http_request_t     *r;
     ngx_http_agent_wait_t  *wait;
 
-    r = web->request;
-
-    wait = ngx_pcalloc(r->pool, sizeof(ngx_http_agent_wait_t));
+    wait = ngx_http_agent_wait_create(web);
     if (wait == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    wait->web = web;
-
-    wait->pool = ngx_create_pool(2048, r->connection->log);
-    if (wait->pool == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    web->op = wait;
-    web->cancel = ngx_http_agent_step_cancel;
+    wait->posted = 1;
 
     rc = ngx_http_agent_step_ask(wait);
 
     if (rc != NGX_DONE) {
-        wait->post = NULL;
-        ngx_http_agent_step_pool(wait);
+        ngx_http_agent_wait_pool(wait);
     }
 
     return rc;
@@ -99,34 +66,26 @@ ngx_http_agent_step_body(ngx_http_agent_web_t *web)
 static ngx_int_t
 ngx_http_agent_step_ask(ngx_http_agent_wait_t *wait)
 {
-    ngx_int_t               rc;
-    ngx_agent_post_t       *post;
-    ngx_http_request_t     *r;
-    ngx_http_agent_web_t   *web;
-    ngx_http_agent_body_t   body;
+    ngx_int_t            rc;
+    ngx_agent_post_t    *post;
+    ngx_http_request_t  *r;
 
-    web = wait->web;
-    r = web->request;
+    r = wait->web->request;
 
-    if (ngx_http_agent_body_parse(web, wait->pool, &body, &rc) != NGX_OK) {
+    post = ngx_http_agent_step_wish(wait, &rc);
+    if (post == NULL) {
         return rc;
     }
 
-    post = ngx_pcalloc(wait->pool, sizeof(ngx_agent_post_t));
-    if (post == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
+    switch (ngx_agent_step_post(post)) {
 
-    post->pool = wait->pool;
-    post->log = r->connection->log;
-    post->handler = ngx_http_agent_step_asked;
-    post->data = wait;
-    post->task.id = web->ctx->task_id;
-    post->step.task_id = web->ctx->task_id;
-    post->step.input = body.input;
-    post->step.additional_input = body.additional_input;
+    case NGX_AGAIN:
+        break;
 
-    if (ngx_agent_step_post(post) != NGX_AGAIN) {
+    case NGX_BUSY:
+        return ngx_http_agent_reply_full(r);
+
+    default:
         return ngx_http_agent_reply_store(r, NGX_ABORT);
     }
 
@@ -138,6 +97,103 @@ ngx_http_agent_step_ask(ngx_http_agent_wait_t *wait)
     ngx_http_agent_hold(r);
 
     return NGX_DONE;
+}
+
+
+/* NULL: the client has been answered, *rc is the code to return */
+
+static ngx_agent_post_t *
+ngx_http_agent_step_wish(ngx_http_agent_wait_t *wait, ngx_int_t *rc)
+{
+    ngx_agent_post_t       *post;
+    ngx_http_agent_web_t   *web;
+    ngx_http_agent_body_t   body;
+
+    web = wait->web;
+
+    if (ngx_http_agent_body_parse(web, wait->pool, &body, rc) != NGX_OK) {
+        return NULL;
+    }
+
+    post = ngx_pcalloc(wait->pool, sizeof(ngx_agent_post_t));
+    if (post == NULL) {
+        *rc = NGX_HTTP_INTERNAL_SERVER_ERROR;
+        return NULL;
+    }
+
+    post->pool = wait->pool;
+    post->log = web->request->connection->log;
+    post->handler = ngx_http_agent_step_asked;
+    post->data = wait;
+    post->task.id = web->ctx->task_id;
+    post->step.task_id = web->ctx->task_id;
+    post->step.input = body.input;
+    post->step.additional_input = body.additional_input;
+
+    if (ngx_http_agent_step_key(wait, post, &body, rc) != NGX_OK) {
+        return NULL;
+    }
+
+    ngx_http_agent_step_prefer(wait, post);
+
+    return post;
+}
+
+
+static ngx_int_t
+ngx_http_agent_step_key(ngx_http_agent_wait_t *wait, ngx_agent_post_t *post,
+    ngx_http_agent_body_t *body, ngx_int_t *rc)
+{
+    static ngx_str_t  kind = ngx_string("step");
+
+    ngx_str_t                task;
+    ngx_http_request_t      *r;
+    ngx_http_agent_print_t  *print;
+
+    r = wait->web->request;
+
+    if (ngx_http_agent_key(r, post->pool, &post->key, rc) != NGX_OK) {
+        return NGX_DECLINED;
+    }
+
+    if (post->key.data == NULL) {
+        return NGX_OK;
+    }
+
+    *rc = NGX_HTTP_INTERNAL_SERVER_ERROR;
+
+    print = ngx_http_agent_print_create(post->pool);
+    if (print == NULL) {
+        return NGX_DECLINED;
+    }
+
+    task.data = post->task.id.bytes;
+    task.len = sizeof(post->task.id.bytes);
+
+    ngx_http_agent_print_field(print, &kind);
+    ngx_http_agent_print_field(print, &task);
+    ngx_http_agent_print_field(print, &body->text);
+
+    return ngx_http_agent_print_done(print, &post->print);
+}
+
+
+static void
+ngx_http_agent_step_prefer(ngx_http_agent_wait_t *wait,
+    ngx_agent_post_t *post)
+{
+    ngx_agent_prefer_t  prefer;
+
+    ngx_http_agent_prefer(wait->web->request, &prefer);
+
+    if (prefer.async) {
+        /* no time to wait at all is the same as none being named */
+        wait->async = 1;
+        wait->limited = 1;
+        wait->seconds = prefer.has_wait ? prefer.wait : 0;
+    }
+
+    post->async = (wait->limited && wait->seconds == 0);
 }
 
 
@@ -157,17 +213,61 @@ ngx_http_agent_step_asked(ngx_agent_post_t *post)
                    "agent web: step asked: %i, begin %d",
                    post->rc, (int) post->begin);
 
-    if (post->rc == NGX_OK && post->begin == NGX_AGENT_BEGIN_OK) {
-        ngx_http_agent_step_wait(wait, post->live);
-        return;
+    if (post->rc == NGX_OK
+        && (post->begin == NGX_AGENT_BEGIN_OK
+            || post->begin == NGX_AGENT_BEGIN_QUEUED
+            || post->begin == NGX_AGENT_BEGIN_REPLAY))
+    {
+        rc = ngx_http_agent_step_begun(wait);
+
+    } else {
+        rc = ngx_http_agent_step_refused(wait);
     }
 
-    rc = ngx_http_agent_step_refused(wait);
-
-    wait->post = NULL;
-    ngx_http_agent_step_pool(wait);
+    if (rc != NGX_DONE) {
+        ngx_http_agent_wait_pool(wait);
+    }
 
     ngx_http_agent_finalize(r, rc);
+}
+
+
+static ngx_int_t
+ngx_http_agent_step_begun(ngx_http_agent_wait_t *wait)
+{
+    ngx_agent_post_t      *post;
+    ngx_agent_agent_t     *agent;
+    ngx_http_agent_web_t  *web;
+
+    web = wait->web;
+    post = wait->post;
+
+    web->ctx->step_id = post->step.id;
+    web->ctx->has_step = 1;
+
+    /* the name in the configuration, as the post's strings go with its pool */
+
+    agent = ngx_agent_agent_find(&post->task.agent);
+
+    if (agent) {
+        web->ctx->agent = agent->name;
+    }
+
+    if (post->begin == NGX_AGENT_BEGIN_REPLAY
+        && ngx_http_agent_key_replayed(web->request) != NGX_OK)
+    {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    if (post->async) {
+        return ngx_http_agent_step_accepted(web, &post->step, 1);
+    }
+
+    if (ngx_agent_step_is_ended(&post->step)) {
+        return ngx_http_agent_step_end(web, &post->step);
+    }
+
+    return ngx_http_agent_wait(wait);
 }
 
 
@@ -181,6 +281,10 @@ ngx_http_agent_step_refused(ngx_http_agent_wait_t *wait)
     web = wait->web;
     r = web->request;
     post = wait->post;
+
+    if (post->rc == NGX_BUSY) {
+        return ngx_http_agent_reply_full(r);
+    }
 
     if (post->rc != NGX_OK) {
         return ngx_http_agent_reply_store(r, post->rc);
@@ -196,7 +300,7 @@ ngx_http_agent_step_refused(ngx_http_agent_wait_t *wait)
 
     case NGX_AGENT_BEGIN_FINISHED:
         post->step.is_last = 1;
-        return ngx_http_agent_step_reply(web, &post->step);
+        return ngx_http_agent_step_reply(web, NGX_HTTP_OK, &post->step);
 
     case NGX_AGENT_BEGIN_FULL:
         return ngx_http_agent_reply_invalid(r, "path", "task_id",
@@ -204,232 +308,10 @@ ngx_http_agent_step_refused(ngx_http_agent_wait_t *wait)
                                             "agent allows (max_steps); "
                                             "create a new task");
 
+    case NGX_AGENT_BEGIN_MISMATCH:
+        return ngx_http_agent_key_mismatch(r);
+
     default: /* NGX_AGENT_BEGIN_NO_TASK */
         return ngx_http_agent_reply_unknown(r, "task", &web->route.task);
     }
-}
-
-
-static void
-ngx_http_agent_step_wait(ngx_http_agent_wait_t *wait, ngx_agent_live_t *live)
-{
-    ngx_http_request_t    *r;
-    ngx_http_agent_ctx_t  *ctx;
-
-    r = wait->web->request;
-    ctx = wait->web->ctx;
-
-    if (live->agent) {
-        ctx->agent = live->agent->name;
-    }
-
-    ctx->step_id = live->step.id;
-    ctx->has_step = 1;
-
-    wait->watch.handler = ngx_http_agent_step_ended;
-    wait->watch.data = wait;
-
-    ngx_agent_step_watch(live, &wait->watch);
-
-    wait->post = NULL;
-    ngx_http_agent_step_pool(wait);
-    ngx_http_agent_body_free(r);
-
-    r->connection->log->action = "waiting for the agent's step";
-
-    if (ngx_http_agent_step_listen(r) != NGX_OK) {
-        ngx_http_agent_finalize(r, NGX_ERROR);
-    }
-}
-
-
-/*
- * From now on a client that leaves is noticed, as nginx does it for its
- * upstreams.  A subrequest does not listen: its main request does.
- */
-
-static ngx_int_t
-ngx_http_agent_step_listen(ngx_http_request_t *r)
-{
-    ngx_event_t  *rev;
-
-    if (r != r->main) {
-        return NGX_OK;
-    }
-
-    r->read_event_handler = ngx_http_test_reading;
-
-    if (r->http_version >= NGX_HTTP_VERSION_20) {
-        /* a stream's events are nginx's own, there is no socket to add */
-        return NGX_OK;
-    }
-
-    rev = r->connection->read;
-
-    if (ngx_handle_read_event(rev, 0) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    if (rev->ready) {
-        /* the end may have come while nobody looked */
-        ngx_post_event(rev, &ngx_posted_events);
-    }
-
-    return NGX_OK;
-}
-
-
-static void
-ngx_http_agent_step_ended(ngx_agent_watch_t *w, ngx_agent_live_t *live)
-{
-    ngx_http_agent_wait_t  *wait = w->data;
-
-    ngx_http_request_t  *r;
-
-    r = wait->web->request;
-
-    ngx_http_set_log_request(r->connection->log, r);
-
-    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
-                   "agent web: step ended, status %d",
-                   (int) live->step.status);
-
-    ngx_http_agent_finalize(r, ngx_http_agent_step_result(wait, live));
-}
-
-
-static ngx_int_t
-ngx_http_agent_step_result(ngx_http_agent_wait_t *wait,
-    ngx_agent_live_t *live)
-{
-    ngx_agent_step_t       step;
-    ngx_http_request_t    *r;
-    ngx_http_agent_web_t  *web;
-
-    web = wait->web;
-    r = web->request;
-
-    if (live->fenced) {
-        return ngx_http_agent_reply_later(r, NGX_HTTP_CONFLICT,
-                                          "another worker has taken this "
-                                          "step over; list the task's steps "
-                                          "to see its end");
-    }
-
-    if (live->lost) {
-        return ngx_http_agent_reply_later(r, NGX_HTTP_SERVICE_UNAVAILABLE,
-                                          "the step's end could not be "
-                                          "saved; list the task's steps to "
-                                          "see what became of it");
-    }
-
-    if (live->step.status == NGX_AGENT_STEP_FAILED) {
-        return ngx_http_agent_step_failed(web, live);
-    }
-
-    step = live->step;
-
-    if (step.redacted && step.input.data) {
-        /* the run has the secret itself, the row has not */
-        ngx_str_set(&step.input, "[redacted]");
-    }
-
-    return ngx_http_agent_step_reply(web, &step);
-}
-
-
-/* So that no client takes it for success: the official ones raise on a 5xx. */
-
-static ngx_int_t
-ngx_http_agent_step_failed(ngx_http_agent_web_t *web, ngx_agent_live_t *live)
-{
-    u_char            buf[NGX_HTTP_AGENT_REASON + 64];
-    ngx_str_t         message, reason;
-    ngx_uint_t        status;
-    ngx_agent_json_t  j;
-
-    ngx_http_agent_step_note(web, &live->step);
-
-    if (live->agent == NULL) {
-        /* the operator took it away; nothing behind us has failed */
-        status = NGX_HTTP_SERVICE_UNAVAILABLE;
-
-    } else {
-        status = live->timed_out ? NGX_HTTP_GATEWAY_TIME_OUT
-                                 : NGX_HTTP_BAD_GATEWAY;
-    }
-
-    reason = live->error;
-    reason.len = ngx_http_agent_step_clip(&reason, NGX_HTTP_AGENT_REASON);
-
-    message.data = buf;
-    message.len = ngx_slprintf(buf, buf + sizeof(buf),
-                               "the step failed%s%V; post a new one to try "
-                               "again", reason.len ? ": " : "", &reason)
-                  - buf;
-
-    ngx_agent_json_init(&j, web->request->pool, message.len + 192);
-
-    ngx_agent_json_object(&j);
-    ngx_agent_json_key(&j, "message");
-    ngx_agent_json_string(&j, &message);
-    ngx_agent_json_key(&j, "task_id");
-    ngx_agent_json_id(&j, &live->step.task_id);
-    ngx_agent_json_key(&j, "step_id");
-    ngx_agent_json_id(&j, &live->step.id);
-    ngx_agent_json_object_end(&j);
-
-    return ngx_http_agent_reply_json(web->request, status, &j);
-}
-
-
-/* how much of UTF-8 text fits into max bytes with no character cut */
-
-static size_t
-ngx_http_agent_step_clip(ngx_str_t *text, size_t max)
-{
-    size_t  len;
-
-    if (text->len <= max) {
-        return text->len;
-    }
-
-    for (len = max; len && (text->data[len] & 0xc0) == 0x80; len--) {
-        /* void */
-    }
-
-    return len;
-}
-
-
-static void
-ngx_http_agent_step_pool(ngx_http_agent_wait_t *wait)
-{
-    if (wait->pool) {
-        ngx_destroy_pool(wait->pool);
-        wait->pool = NULL;
-    }
-}
-
-
-/* The request ends before the step: the step goes on and is stored. */
-
-static void
-ngx_http_agent_step_cancel(ngx_http_agent_web_t *web)
-{
-    ngx_http_agent_wait_t  *wait = web->op;
-
-    if (wait->post) {
-        ngx_agent_step_post_detach(wait->post);
-        wait->post = NULL;
-    }
-
-    if (wait->watch.active) {
-        ngx_log_debug0(NGX_LOG_DEBUG_HTTP, web->request->connection->log, 0,
-                       "agent web: the client left, its step goes on");
-
-        ngx_agent_step_unwatch(&wait->watch);
-    }
-
-    ngx_http_agent_step_pool(wait);
 }

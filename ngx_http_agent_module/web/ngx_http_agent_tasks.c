@@ -1,25 +1,33 @@
 
 /*
- * Tasks: create, get, list.
+ * Tasks: create, get, cancel.
  */
 
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_agent_id.h"
-#include "ngx_http_agent_edge.h"
+#include "ngx_agent_stat.h"
 #include "ngx_http_agent_body.h"
+#include "ngx_http_agent_headers.h"
+#include "ngx_http_agent_print.h"
 #include "ngx_http_agent_reply.h"
+#include "ngx_http_agent_steps.h"
 #include "ngx_http_agent_view.h"
 
 
 static ngx_int_t ngx_http_agent_task_body(ngx_http_agent_web_t *web);
 static ngx_agent_agent_t *ngx_http_agent_task_agent(
     ngx_http_agent_web_t *web, ngx_int_t *rc);
+static ngx_int_t ngx_http_agent_task_key(ngx_http_agent_web_t *web,
+    ngx_http_agent_body_t *body, ngx_int_t *rc);
+static ngx_int_t ngx_http_agent_task_first(ngx_http_agent_web_t *web,
+    ngx_agent_agent_t *agent, ngx_int_t *rc);
 static ngx_int_t ngx_http_agent_task_created(ngx_http_agent_web_t *web);
+static ngx_int_t ngx_http_agent_task_replay(ngx_http_agent_web_t *web);
 static ngx_int_t ngx_http_agent_task_found(ngx_http_agent_web_t *web);
+static ngx_int_t ngx_http_agent_task_cancelled(ngx_http_agent_web_t *web);
 static ngx_int_t ngx_http_agent_task_reply(ngx_http_agent_web_t *web);
-static ngx_int_t ngx_http_agent_task_listed(ngx_http_agent_web_t *web);
 
 
 ngx_int_t
@@ -53,30 +61,103 @@ ngx_http_agent_task_body(ngx_http_agent_web_t *web)
         return rc;
     }
 
-    call = ngx_http_agent_call(web);
+    web->ctx->agent = agent->name;
+
+    call = ngx_http_agent_call_task(web);
     if (call == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    task = ngx_pcalloc(pool, sizeof(ngx_agent_task_t));
-    if (task == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
+    task = call->task;
 
     ngx_agent_id_create(&task->id);
     task->agent = agent->name;
     task->input = body.input;
     task->additional_input = body.additional_input;
 
-    call->task = task;
     call->max_steps = agent->max_steps;
 
-    web->ctx->agent = agent->name;
+    if (ngx_http_agent_task_key(web, &body, &rc) != NGX_OK
+        || ngx_http_agent_task_first(web, agent, &rc) != NGX_OK)
+    {
+        return rc;
+    }
+
     web->ctx->task_id = task->id;
     web->ctx->has_task = 1;
 
     return ngx_http_agent_call_start(web, ngx_agent_store_create_task,
                                      ngx_http_agent_task_created);
+}
+
+
+/* NGX_DECLINED: the client has been answered, *rc is the code to return */
+
+static ngx_int_t
+ngx_http_agent_task_key(ngx_http_agent_web_t *web,
+    ngx_http_agent_body_t *body, ngx_int_t *rc)
+{
+    static ngx_str_t  kind = ngx_string("task");
+
+    ngx_pool_t              *pool;
+    ngx_agent_store_call_t  *call;
+    ngx_http_agent_print_t  *print;
+
+    call = web->call;
+    pool = web->request->pool;
+
+    if (ngx_http_agent_key(web->request, pool, &call->key, rc) != NGX_OK) {
+        return NGX_DECLINED;
+    }
+
+    if (call->key.data == NULL) {
+        return NGX_OK;
+    }
+
+    *rc = NGX_HTTP_INTERNAL_SERVER_ERROR;
+
+    print = ngx_http_agent_print_create(pool);
+    if (print == NULL) {
+        return NGX_DECLINED;
+    }
+
+    ngx_http_agent_print_field(print, &kind);
+    ngx_http_agent_print_field(print, &call->task->agent);
+    ngx_http_agent_print_field(print, &body->text);
+
+    return ngx_http_agent_print_done(print, &call->print);
+}
+
+
+/* Of an agent that runs by itself the first step comes with the task. */
+
+static ngx_int_t
+ngx_http_agent_task_first(ngx_http_agent_web_t *web,
+    ngx_agent_agent_t *agent, ngx_int_t *rc)
+{
+    ngx_agent_step_t  *step;
+
+    if (agent->run != NGX_AGENT_RUN_AUTO) {
+        return NGX_OK;
+    }
+
+    if (ngx_agent_queue_is_full()) {
+        *rc = ngx_http_agent_reply_full(web->request);
+        return NGX_DECLINED;
+    }
+
+    step = ngx_pcalloc(web->request->pool, sizeof(ngx_agent_step_t));
+    if (step == NULL) {
+        *rc = NGX_HTTP_INTERNAL_SERVER_ERROR;
+        return NGX_DECLINED;
+    }
+
+    ngx_agent_id_create(&step->id);
+    step->task_id = web->call->task->id;
+
+    web->call->step = step;
+
+    return NGX_OK;
 }
 
 
@@ -125,8 +206,56 @@ ngx_http_agent_task_agent(ngx_http_agent_web_t *web, ngx_int_t *rc)
 static ngx_int_t
 ngx_http_agent_task_created(ngx_http_agent_web_t *web)
 {
-    if (web->call->rc != NGX_OK) {
-        return ngx_http_agent_reply_store(web->request, web->call->rc);
+    ngx_http_request_t      *r;
+    ngx_agent_store_call_t  *call;
+
+    r = web->request;
+    call = web->call;
+
+    if (call->rc == NGX_DECLINED) {
+        /* the key's task was deleted in this very moment: ask again */
+        return ngx_http_agent_reply_store(r, NGX_ABORT);
+    }
+
+    if (call->rc != NGX_OK) {
+        return ngx_http_agent_reply_store(r, call->rc);
+    }
+
+    if (call->mismatch) {
+        return ngx_http_agent_key_mismatch(r);
+    }
+
+    if (call->replayed) {
+        return ngx_http_agent_task_replay(web);
+    }
+
+    ngx_agent_stat_add(TASKS, 1);
+
+    if (call->step) {
+        ngx_agent_queue_ready(&call->task->agent);
+    }
+
+    return ngx_http_agent_task_reply(web);
+}
+
+
+/*
+ * What is read may have changed since: the answer of then had no artifacts,
+ * and all else is as it was.
+ */
+
+static ngx_int_t
+ngx_http_agent_task_replay(ngx_http_agent_web_t *web)
+{
+    ngx_agent_task_t  *task;
+
+    task = web->call->task;
+
+    web->ctx->task_id = task->id;
+    ngx_str_null(&task->artifacts);
+
+    if (ngx_http_agent_key_replayed(web->request) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     return ngx_http_agent_task_reply(web);
@@ -136,19 +265,9 @@ ngx_http_agent_task_created(ngx_http_agent_web_t *web)
 ngx_int_t
 ngx_http_agent_task_get(ngx_http_agent_web_t *web)
 {
-    ngx_agent_store_call_t  *call;
-
-    call = ngx_http_agent_call(web);
-    if (call == NULL) {
+    if (ngx_http_agent_call_task(web) == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
-
-    call->task = ngx_pcalloc(call->pool, sizeof(ngx_agent_task_t));
-    if (call->task == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    call->task->id = web->ctx->task_id;
 
     return ngx_http_agent_call_start(web, ngx_agent_store_get_task,
                                      ngx_http_agent_task_found);
@@ -177,6 +296,35 @@ ngx_http_agent_task_found(ngx_http_agent_web_t *web)
 }
 
 
+ngx_int_t
+ngx_http_agent_task_cancel(ngx_http_agent_web_t *web)
+{
+    if (ngx_http_agent_call_task(web) == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    return ngx_http_agent_call_start(web, ngx_agent_store_cancel,
+                                     ngx_http_agent_task_cancelled);
+}
+
+
+static ngx_int_t
+ngx_http_agent_task_cancelled(ngx_http_agent_web_t *web)
+{
+    ngx_agent_store_call_t  *call;
+
+    call = web->call;
+
+    if (call->rc != NGX_OK) {
+        return ngx_http_agent_task_found(web);
+    }
+
+    ngx_http_agent_step_stop(call->list);
+
+    return ngx_http_agent_task_get(web);
+}
+
+
 static ngx_int_t
 ngx_http_agent_task_reply(ngx_http_agent_web_t *web)
 {
@@ -189,66 +337,6 @@ ngx_http_agent_task_reply(ngx_http_agent_web_t *web)
                         ngx_http_agent_view_task_size(task));
 
     ngx_http_agent_view_task(&j, task);
-
-    return ngx_http_agent_reply_json(web->request, NGX_HTTP_OK, &j);
-}
-
-
-ngx_int_t
-ngx_http_agent_task_list(ngx_http_agent_web_t *web)
-{
-    ngx_int_t                rc;
-    ngx_agent_store_call_t  *call;
-
-    call = ngx_http_agent_call(web);
-    if (call == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    if (ngx_http_agent_page(web, &rc) != NGX_OK) {
-        return rc;
-    }
-
-    return ngx_http_agent_call_start(web, ngx_agent_store_list_tasks,
-                                     ngx_http_agent_task_listed);
-}
-
-
-static ngx_int_t
-ngx_http_agent_task_listed(ngx_http_agent_web_t *web)
-{
-    size_t                   size;
-    ngx_uint_t               i;
-    ngx_agent_json_t         j;
-    ngx_agent_task_t        *tasks;
-    ngx_agent_store_call_t  *call;
-
-    call = web->call;
-
-    if (call->rc != NGX_OK) {
-        return ngx_http_agent_reply_store(web->request, call->rc);
-    }
-
-    tasks = call->list->elts;
-    size = 256;
-
-    for (i = 0; i < call->list->nelts; i++) {
-        size += ngx_http_agent_view_task_size(&tasks[i]);
-    }
-
-    ngx_agent_json_init(&j, web->request->pool, size);
-
-    ngx_agent_json_object(&j);
-    ngx_agent_json_key(&j, "tasks");
-    ngx_agent_json_array(&j);
-
-    for (i = 0; i < call->list->nelts; i++) {
-        ngx_http_agent_view_task(&j, &tasks[i]);
-    }
-
-    ngx_agent_json_array_end(&j);
-    ngx_http_agent_view_pagination(&j, call->page, call->total);
-    ngx_agent_json_object_end(&j);
 
     return ngx_http_agent_reply_json(web->request, NGX_HTTP_OK, &j);
 }

@@ -19,6 +19,7 @@
 #include <ngx_http.h>
 #include "ngx_agent_id.h"
 #include "ngx_http_agent_artifacts.h"
+#include "ngx_http_agent_headers.h"
 #include "ngx_http_agent_reply.h"
 #include "ngx_http_agent_upload.h"
 #include "ngx_http_agent_view.h"
@@ -33,6 +34,10 @@
 
 static ngx_http_agent_upload_t *ngx_http_agent_upload_create(
     ngx_http_agent_web_t *web);
+static ngx_int_t ngx_http_agent_upload_key(ngx_http_agent_upload_t *up,
+    ngx_int_t *rc);
+static ngx_int_t ngx_http_agent_upload_print(ngx_http_agent_upload_t *up,
+    ngx_str_t *text);
 static ngx_int_t ngx_http_agent_upload_ask(ngx_http_agent_upload_t *up);
 static ngx_int_t ngx_http_agent_upload_asked(ngx_http_agent_web_t *web);
 static void ngx_http_agent_upload_body(ngx_http_request_t *r);
@@ -62,6 +67,7 @@ ngx_int_t
 ngx_http_agent_artifact_upload(ngx_http_agent_web_t *web)
 {
     const char               *why;
+    ngx_int_t                 rc;
     ngx_str_t                *type;
     ngx_http_request_t       *r;
     ngx_http_agent_upload_t  *up;
@@ -98,6 +104,10 @@ ngx_http_agent_artifact_upload(ngx_http_agent_web_t *web)
     if (up->parser == NULL) {
         return why ? ngx_http_agent_reply_invalid(r, "body", NULL, why)
                    : NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    if (ngx_http_agent_upload_key(up, &rc) != NGX_OK) {
+        return rc;
     }
 
     return ngx_http_agent_upload_ask(up);
@@ -138,6 +148,63 @@ ngx_http_agent_upload_create(ngx_http_agent_web_t *web)
     web->cancel = ngx_http_agent_upload_cancel;
 
     return up;
+}
+
+
+/*
+ * With a key the upload has a print: the task, the file's bytes as they come,
+ * and at the end its name, path and size.  NGX_DECLINED: the client has been
+ * answered, *rc is the code to return.
+ */
+
+static ngx_int_t
+ngx_http_agent_upload_key(ngx_http_agent_upload_t *up, ngx_int_t *rc)
+{
+    static ngx_str_t  kind = ngx_string("artifact");
+
+    ngx_str_t            task;
+    ngx_http_request_t  *r;
+
+    r = up->web->request;
+
+    if (ngx_http_agent_key(r, r->pool, &up->key, rc) != NGX_OK) {
+        return NGX_DECLINED;
+    }
+
+    if (up->key.data == NULL) {
+        return NGX_OK;
+    }
+
+    up->print = ngx_http_agent_print_create(r->pool);
+    if (up->print == NULL) {
+        *rc = NGX_HTTP_INTERNAL_SERVER_ERROR;
+        return NGX_DECLINED;
+    }
+
+    task.data = up->artifact.task_id.bytes;
+    task.len = sizeof(up->artifact.task_id.bytes);
+
+    ngx_http_agent_print_field(up->print, &kind);
+    ngx_http_agent_print_field(up->print, &task);
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_agent_upload_print(ngx_http_agent_upload_t *up, ngx_str_t *text)
+{
+    u_char     buf[NGX_OFF_T_LEN];
+    ngx_str_t  size;
+
+    size.data = buf;
+    size.len = ngx_sprintf(buf, "%O", up->artifact.size) - buf;
+
+    ngx_http_agent_print_field(up->print, &up->artifact.file_name);
+    ngx_http_agent_print_field(up->print, &up->artifact.relative_path);
+    ngx_http_agent_print_field(up->print, &size);
+
+    return ngx_http_agent_print_done(up->print, text);
 }
 
 
@@ -551,7 +618,7 @@ ngx_http_agent_upload_committed(ngx_agent_blob_t *b)
 
         /* nobody is there to be told the id: as if it had never come */
 
-        ngx_agent_blob_delete(&up->artifact.id, c->log);
+        ngx_agent_blob_delete(&up->blob.id, c->log);
         rc = NGX_HTTP_CLIENT_CLOSED_REQUEST;
 
     } else {
@@ -570,18 +637,26 @@ ngx_http_agent_upload_store(ngx_http_agent_upload_t *up)
 
     call = ngx_http_agent_call(up->web);
     if (call == NULL) {
-        ngx_agent_blob_delete(&up->artifact.id, up->blob.log);
+        ngx_agent_blob_delete(&up->blob.id, up->blob.log);
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     call->artifact = &up->artifact;
+    call->key = up->key;
+
+    if (up->print
+        && ngx_http_agent_upload_print(up, &call->print) != NGX_OK)
+    {
+        ngx_agent_blob_delete(&up->blob.id, up->blob.log);
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
 
     rc = ngx_http_agent_call_start(up->web, ngx_agent_store_create_artifact,
                                    ngx_http_agent_upload_stored);
 
     if (rc != NGX_DONE) {
         /* the store was not even asked */
-        ngx_agent_blob_delete(&up->artifact.id, up->blob.log);
+        ngx_agent_blob_delete(&up->blob.id, up->blob.log);
     }
 
     return rc;
@@ -599,14 +674,16 @@ ngx_http_agent_upload_stored(ngx_http_agent_web_t *web)
     r = web->request;
     call = web->call;
 
-    if (call->rc == NGX_DECLINED || call->rc == NGX_ERROR) {
-        ngx_agent_blob_delete(&up->artifact.id, up->blob.log);
-    }
-
     /*
      * On NGX_ABORT the row may have been made, so the blob stays: a file that
      * nobody names does less harm than a name with no file.
      */
+
+    if (call->rc == NGX_DECLINED || call->rc == NGX_ERROR
+        || call->replayed || call->mismatch)
+    {
+        ngx_agent_blob_delete(&up->blob.id, up->blob.log);
+    }
 
     if (call->rc == NGX_DECLINED) {
         return ngx_http_agent_reply_unknown(r, "task", &web->route.task);
@@ -616,8 +693,16 @@ ngx_http_agent_upload_stored(ngx_http_agent_web_t *web)
         return ngx_http_agent_reply_store(r, call->rc);
     }
 
-    ngx_agent_json_init(&j, r->pool, 192 + up->artifact.file_name.len
-                                     + up->artifact.relative_path.len);
+    if (call->mismatch) {
+        return ngx_http_agent_key_mismatch(r);
+    }
+
+    if (call->replayed && ngx_http_agent_key_replayed(r) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    ngx_agent_json_init(&j, r->pool,
+                        ngx_http_agent_view_artifact_size(&up->artifact));
 
     ngx_http_agent_view_artifact(&j, &up->artifact);
 

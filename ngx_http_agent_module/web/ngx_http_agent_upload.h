@@ -11,6 +11,7 @@
 #include "ngx_agent_blob.h"
 #include "ngx_agent_multipart.h"
 #include "ngx_http_agent_edge.h"
+#include "ngx_http_agent_print.h"
 
 
 /* one more than ngx_agent_path_check() allows */
@@ -32,6 +33,8 @@ typedef struct {
     ngx_agent_task_t           task;         /* ASKING: is it there? */
     ngx_agent_page_t           page;         /* ASKING: none of its steps */
     ngx_event_t                turn;         /* the next turn */
+    ngx_str_t                  key;          /* Idempotency-Key, if any */
+    ngx_http_agent_print_t    *print;        /* of the upload, with a key */
 
     ngx_http_agent_part_e      part;         /* that is being read */
     u_char                    *piece;

@@ -110,6 +110,11 @@ ngx_http_agent_upload_data(void *ctx, u_char *p, size_t n)
     switch (up->part) {
 
     case NGX_HTTP_AGENT_PART_FILE:
+
+        if (up->print) {
+            ngx_http_agent_print_piece(up->print, p, n);
+        }
+
         return (ngx_agent_blob_write(&up->blob, p, n) == NGX_OK) ? NGX_OK
                                                                  : NGX_ABORT;
 

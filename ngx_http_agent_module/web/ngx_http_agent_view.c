@@ -43,6 +43,8 @@ void
 ngx_http_agent_view_step(ngx_agent_json_t *j, ngx_agent_step_t *step,
     ngx_uint_t strict)
 {
+    static ngx_str_t  redacted = ngx_string("[redacted]");
+
     ngx_agent_json_object(j);
 
     ngx_agent_json_key(j, "task_id");
@@ -57,8 +59,11 @@ ngx_http_agent_view_step(ngx_agent_json_t *j, ngx_agent_step_t *step,
     ngx_agent_json_key(j, "status");
     ngx_agent_json_string(j, ngx_http_agent_view_status(step, strict));
 
+    /* whoever has given us a secret is not to see it again */
+
     ngx_agent_json_key(j, "input");
-    ngx_agent_json_string(j, &step->input);
+    ngx_agent_json_string(j, step->redacted && step->input.data
+                                 ? &redacted : &step->input);
 
     ngx_agent_json_key(j, "additional_input");
     ngx_agent_json_raw(j, &step->additional_input, "{}");
@@ -78,6 +83,11 @@ ngx_http_agent_view_step(ngx_agent_json_t *j, ngx_agent_step_t *step,
     if (step->status == NGX_AGENT_STEP_WAITING) {
         ngx_agent_json_key(j, "additional_input_needed");
         ngx_agent_json_bool(j, 1);
+    }
+
+    if (step->run.len && !ngx_agent_step_is_ended(step)) {
+        ngx_agent_json_key(j, "run");
+        ngx_agent_json_raw(j, &step->run, "null");
     }
 
     ngx_agent_json_object_end(j);
@@ -162,5 +172,13 @@ ngx_http_agent_view_step_size(ngx_agent_step_t *step)
 {
     return NGX_HTTP_AGENT_VIEW_FRAME + step->name.len + step->input.len
            + step->additional_input.len + step->output.len
-           + step->additional_output.len + step->artifacts.len;
+           + step->additional_output.len + step->artifacts.len
+           + step->run.len;
+}
+
+
+size_t
+ngx_http_agent_view_artifact_size(ngx_agent_artifact_t *artifact)
+{
+    return 192 + artifact->file_name.len + artifact->relative_path.len;
 }

@@ -27,6 +27,7 @@ void ngx_http_agent_view_pagination(ngx_agent_json_t *j,
 /* how long the text will be, about: to write it without growing */
 size_t ngx_http_agent_view_task_size(ngx_agent_task_t *task);
 size_t ngx_http_agent_view_step_size(ngx_agent_step_t *step);
+size_t ngx_http_agent_view_artifact_size(ngx_agent_artifact_t *artifact);
 
 
 #endif /* _NGX_HTTP_AGENT_VIEW_H_INCLUDED_ */

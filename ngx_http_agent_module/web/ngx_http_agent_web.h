@@ -15,6 +15,9 @@
 /* The content handler of a location with agent_pass. */
 ngx_int_t ngx_http_agent_handler(ngx_http_request_t *r);
 
+/* The content handler of a location with agent_status. */
+ngx_int_t ngx_http_agent_status_handler(ngx_http_request_t *r);
+
 /* In preconfiguration: $agent_id and its kin. */
 ngx_int_t ngx_http_agent_add_variables(ngx_conf_t *cf);
 

@@ -6,7 +6,7 @@
 # ratios mean something even where the figures do not.  Prints a table in
 # markdown; asserts nothing about speed, but a wrong answer ends it.
 #
-#   t/bench/run.sh [post] [get] [step] [slump] [list] [memory] [flat]
+#   t/bench/run.sh [post] [get] [step] [queue] [slump] [list] [memory] [flat]
 #
 #   BENCH_SECONDS=10    of one sample
 #   BENCH_ROUNDS=3      samples of each side
@@ -157,6 +157,98 @@ part_step() {
         "$(ratio "$a" "$b")"
 }
 
+# Queue ---------------------------------------------------------------------
+
+# One nginx takes steps in and runs none; another one then runs them all, and
+# no client waits.  The rate is that from its first step to its last.
+
+start_accepting() {
+    stop_last
+    start_agent accepting 1 "$llm_port" 'agent_run off; agent_queue 10000000;'
+}
+
+queue_ours() {
+    fresh_tasks "$((seconds * 30000))"
+    fresh_ids
+    start_accepting
+    run_wrk "$seconds" 64 step.lua "$work/ids" async > /dev/null
+    stop_last
+
+    start_agent agent 2 "$llm_port"
+    a=$(sql -f - << 'END' | tail -n 1
+create or replace procedure drained() language plpgsql as $$
+begin
+    while exists (select from agent.queue)
+          or exists (select from agent.step where status = 1)
+    loop
+        commit;
+        perform pg_sleep(0.02);
+    end loop;
+end $$;
+call drained();
+select round(count(*) / extract(epoch from max(ended_at) - min(ended_at)))
+  from agent.step where ended_at > (select max(created_at) from agent.step);
+END
+)
+    empty_database
+}
+
+queue_theirs() {
+    fresh_tasks "$((seconds * 20000))"
+    fresh_ids
+    b=$(step_ours)
+    empty_database
+}
+
+# As compare does it, but in this shell: the nginx change.
+
+part_queue() {
+    local each i list_a=() list_b=()
+
+    say "Queue: steps of another nginx, against POST step with 64 clients"
+
+    for ((i = 1; i <= rounds; i++)); do
+        queue_ours
+        queue_theirs
+        list_a+=("$a")
+        list_b+=("$b")
+        say "  round $i: ours $a, theirs $b per second"
+    done
+
+    a=$(printf '%s\n' "${list_a[@]}" | median)
+    b=$(printf '%s\n' "${list_b[@]}" | median)
+    row "queued steps (POST step, 64 connections)" "$a/s" "$b/s" \
+        "$(ratio "$a" "$b")" at-least 0.8
+
+    say "From POST, by the queue and another nginx, to the LLM, idle"
+    restart_agent
+    part_enqueue
+}
+
+part_enqueue() {
+    local accept_port llm=$llm_port first=$port
+
+    # the one that runs steps is up; the one that accepts gets its own port
+    accept_port=$(free_port)
+    stop_last
+    llm_port=$(free_port)
+    start_agent running 1 "$llm_port"
+    port=$accept_port
+    url="http://127.0.0.1:$port/ap/v1/agent"
+    start_agent accepting 1 "$llm_port" 'agent_run off;'
+
+    "${owner[@]}" perl - "$port" "$llm_port" 200 < "$here/enqueue.pl" \
+        > "$work/enqueue.out" || fail "$(cat "$work/enqueue.out")"
+    each=$(cat "$work/enqueue.out")
+
+    stop_last
+    port=$first
+    url="http://127.0.0.1:$port/ap/v1/agent"
+    llm_port=$llm
+    row "ms from POST to the LLM's first byte, idle" "$each" "-" "$each" \
+        at-most 5
+}
+
 # Slumps --------------------------------------------------------------------
 
 counted() {
@@ -288,7 +380,7 @@ start_small() {
         || fail "$steps held steps need ulimit -n $((steps * 2 + 1000))"
 
     start_agent "$1" 1 "$2" 'request_pool_size 5k;
-    client_header_buffer_size 512;'
+    client_header_buffer_size 512; agent_concurrency 10000;'
 }
 
 part_memory() {
@@ -351,7 +443,7 @@ set_up() {
 }
 
 parts=("$@")
-[ "$#" -gt 0 ] || parts=(post get step slump list memory flat)
+[ "$#" -gt 0 ] || parts=(post get step queue slump list memory flat)
 
 for part in "${parts[@]}"; do
     declare -F "part_$part" > /dev/null \

@@ -1,5 +1,6 @@
 -- POST step, each to a task of its own.  The ids are the lines of a file;
 -- how far it is used up stands in a file beside it, for the next sample.
+-- With a second argument, "async", nobody waits for its end.
 
 local threads = {}
 
@@ -10,6 +11,11 @@ end
 
 function init(args)
    file, used, ids = args[1], 0, {}
+   headers = { ["Content-Type"] = "application/json" }
+
+   if args[2] == "async" then
+      headers["Prefer"] = "respond-async"
+   end
 
    local skip = tonumber(io.open(file .. ".next"):read("*l"))
    local n = 0
@@ -27,8 +33,7 @@ function request()
 
    -- past the end of the file: a wrong answer, which run.sh refuses
    return wrk.format("POST", wrk.path .. "/tasks/" .. (ids[used] or "no-more")
-                     .. "/steps", { ["Content-Type"] = "application/json" },
-                     "{}")
+                     .. "/steps", headers, "{}")
 end
 
 function done(summary, latency, requests)

@@ -38,7 +38,7 @@ use AgentTest::Nginx;
 use AgentTest::Postgres;
 
 our @EXPORT = qw(conf free_port poll_until read_file write_file scratch
-                 decode encode make_task run_step gone);
+                 decode encode make_task run_step gone on_record);
 
 our $root = abs_path(dirname(__FILE__) . '/../..');
 
@@ -148,7 +148,8 @@ for my $name (qw(INT TERM HUP)) {
 
 # The usual configuration.  pg or db (a conninfo), llm or llm_port; agents:
 # name => more lines of its block, each served at /x/NAME/ ; the agent
-# "writer" is at /ap/v1/agent/ and /agent/.  main, http, server: more lines.
+# "writer" is at /ap/v1/agent/ and /agent/.  main, http, server: more lines;
+# artifacts: their folder, when two nginx share it.
 
 sub conf {
     my (%o) = @_;
@@ -177,7 +178,7 @@ sub conf {
         . "http {\n"
         . "    agent_database \"$db\"" . ($o{db_opt} ? " $o{db_opt}" : '')
         . ";\n"
-        . "    agent_artifacts %DIR%/artifacts;\n"
+        . "    agent_artifacts " . ($o{artifacts} || '%DIR%/artifacts') . ";\n"
         . "    client_max_body_size 16m;\n"
         . $more->('http')
         . "    upstream llm { server 127.0.0.1:$llm; keepalive 16; }\n"
@@ -192,6 +193,8 @@ sub conf {
         . "            proxy_pass http://llm/;\n"
         . "            proxy_http_version 1.1;\n"
         . "            proxy_set_header Connection \"\";\n"
+        . "            proxy_set_header X-Agent-Step \$agent_step_id;\n"
+        . "            proxy_set_header X-Agent-Attempt \$agent_attempt;\n"
         . "            proxy_buffering off;\n"
         . "        }\n"
         . $more->('server')
@@ -218,6 +221,21 @@ sub run_step {
 }
 
 
+# Until a worker is on record in the database it runs nothing, and what it is
+# given waits in the queue.  For tests that care which worker runs a step.
+
+sub on_record {
+    my ($nginx, $pg) = @_;
+
+    poll_until(sub {
+        my %there = map { $_ => 1 } split /\s+/,
+                    $pg->psql('select pid from agent.worker');
+        !grep { !$there{$_} } $nginx->workers;
+    }) or die 'a worker is not on record';
+    return $nginx;
+}
+
+
 package AgentTest::LLM;
 
 # One fake LLM (t/lib/fake-llm.pl) with its log.
@@ -228,6 +246,7 @@ sub new {
     my $dir = AgentTest::scratch();
     my $n = ++$AgentTest::LLM::count;
     my $self = bless { log => "$dir/llm-$n.log",
+                       trace => "$dir/llm-$n.trace",
                        file => "$dir/llm-$n.port" }, $class;
 
     my $pid = fork // die "fork: $!";
@@ -236,8 +255,8 @@ sub new {
         open STDOUT, '>', "$dir/llm-$n.out";
         open STDERR, '>&', \*STDOUT;
         exec $^X, "$AgentTest::root/t/lib/fake-llm.pl", '--port',
-             $o{port} || 0, '--port-file', $self->{file}, '--log', $self->{log}
-             or POSIX::_exit(1);
+             $o{port} || 0, '--port-file', $self->{file}, '--log', $self->{log},
+             '--trace', $self->{trace} or POSIX::_exit(1);
     }
 
     $self->{pid} = $pid;
@@ -269,6 +288,25 @@ sub calls {
     my @lines = split /\n/, AgentTest::read_file($self->{log});
     @lines = grep { /$pattern/ } @lines if defined $pattern;
     return map { AgentTest::decode($_) } @lines;
+}
+
+
+# The requests that came, ended or not: {time, step, attempt, number}, the
+# time of their end in "end" and how it came in "how".
+
+sub started {
+    my ($self, $step) = @_;
+
+    my (@all, %by);
+    for (split /\n/, AgentTest::read_file($self->{trace})) {
+        my $line = eval { AgentTest::decode($_) } or next;
+        if ($line->{event} eq 'start') {
+            push @all, $by{$line->{number}} = $line;
+        } else {
+            @{$by{$line->{number}}}{qw(end how)} = @$line{qw(time how)};
+        }
+    }
+    return grep { !defined $step || ($_->{step} // '') eq $step } @all;
 }
 
 

@@ -5,10 +5,14 @@
 # way an endpoint can, and holds thousands of connections at once.  One
 # process, no threads, core Perl only.
 #
-#   fake-llm.pl [--port N] [--port-file F] [--log F] [--demo]
+#   fake-llm.pl [--port N] [--port-file F] [--log F] [--trace F] [--demo]
 #
 #   --port 0       any free port (the default); --port-file F gets its number
 #   --log F        one JSON line per request, written when the request ended
+#   --trace F      two: {"event": "start", ...} when it came, {"event": "end",
+#                  "how": "ok|closed|client closed"}, both with its number and
+#                  what its headers X-Agent-Step, X-Agent-Attempt and
+#                  X-Agent-Pid say
 #   --demo         every model behaves as "demo" does
 #
 # What it answers is the request's "model", unless a user message ends with
@@ -19,8 +23,9 @@
 #   {"content": "text", "calls": [["write_artifact", {"path": "a",
 #    "content": "b"}]], "finish": "stop", "wire": "crlf+bytes"}
 #
-# (arguments that are a string are sent as they are), or a list of answers
-# or behaviours, one for each turn since that user message.
+# (arguments that are a string are sent as they are; %ANSWER% stands for the
+# last tool message), or a list of answers or behaviours, one for each turn
+# since that user message.
 #
 #   what is said                            how it is sent
 #     echo         the last user message      delay:MS    before the header
@@ -31,11 +36,14 @@
 #     ask:Q  secret:Q   ask_user, then use    drip:MS     a pause an event
 #     badargs  badtool  badpath               nodone      no [DONE]
 #     length       finish_reason "length"     nousage     no usage
+#     stamp        "<STEP/ATTEMPT>" after all that is said, by the headers
+#                  X-Agent-Step and X-Agent-Attempt: whose answer it is
 #     huge:MB      one large answer           nullcontent "content": null
 #     loop         a tool call, for ever      json        no stream at all
 #                                             close       Connection: close
 #   what goes wrong (":N": the first N times, then all is well)
 #     http:CODE:N:RETRY_AFTER                 an error status
+#     quote:N                                 400, with the last message in it
 #     cut:N  cutclean:N                       the stream ends in the middle
 #     drop:N                                  closed before the header
 #     hang:N  hangmid:N                       silence, for ever
@@ -59,8 +67,9 @@ use Time::HiRes qw(time);
 
 my %opt = (port => 0);
 
-GetOptions(\%opt, 'port=i', 'port-file=s', 'log=s', 'demo')
-    or die "usage: fake-llm.pl [--port N] [--port-file F] [--log F] [--demo]\n";
+GetOptions(\%opt, 'port=i', 'port-file=s', 'log=s', 'trace=s', 'demo')
+    or die "usage: fake-llm.pl [--port N] [--port-file F] [--log F]"
+           . " [--trace F] [--demo]\n";
 
 # thousands of connections need as many descriptors
 if (!$ENV{FAKE_LLM_LIMIT}) {
@@ -73,19 +82,21 @@ if (!$ENV{FAKE_LLM_LIMIT}) {
 my $json = JSON::PP->new->utf8->canonical->allow_nonref;
 my $chars = JSON::PP->new->canonical;    # JSON inside of JSON
 
-my (%conn, %mask, %sleeping, %seen, %stats);
+my (%conn, %mask, %sleeping, %seen, %stats, $number);
 
 @stats{qw(connections requests active held)} = (0) x 4;
 
 $SIG{PIPE} = 'IGNORE';
 $SIG{TERM} = $SIG{INT} = sub { exit 0 };
 
-my $log;
-
-if (defined $opt{log}) {
-    open $log, '>>', $opt{log} or die "cannot open \"$opt{log}\": $!\n";
-    $log->autoflush(1);
-}
+my ($log, $trace) = map {
+    my $fh;
+    if (defined) {
+        open $fh, '>>', $_ or die "cannot open \"$_\": $!\n";
+        $fh->autoflush(1);
+    }
+    $fh;
+} @opt{qw(log trace)};
 
 my $listen = IO::Socket::INET->new(
     LocalAddr => '127.0.0.1', LocalPort => $opt{port}, Listen => SOMAXCONN,
@@ -177,6 +188,7 @@ sub next_request {
     $c->{script} = [eval { route($r) }];
     $c->{script} = [error_answer($r, 500, "fake: $@")] if $@;
     $stats{active}++;
+    trace_request($r, 'start');
     run_script($c);
 }
 
@@ -253,6 +265,7 @@ sub finish_request {
     my ($c, $how) = @_;
 
     log_request($c, $how, 0);
+    trace_request($c->{request}, 'end', $how);
     delete $c->{request};
     $stats{active}--;
     $stats{held}-- if delete $c->{held};
@@ -275,6 +288,22 @@ sub log_request {
         headers => $r->{headers}, bytes => $r->{length},
         behaviour => $r->{behaviour}, attempt => $r->{attempt},
         sent => $c->{sent} + $left, ended => $how }), "\n";
+}
+
+
+# What the log cannot tell: of requests that have not ended.
+
+sub trace_request {
+    my ($r, $event, $how) = @_;
+
+    return if !$trace || $r->{path} =~ m{^/_};
+
+    print $trace $json->encode({
+        event => $event, time => time, number => $r->{number} //= ++$number,
+        step => $r->{headers}{'x-agent-step'}, how => $how,
+        attempt => $r->{headers}{'x-agent-attempt'}, path => $r->{path},
+        pid => $r->{headers}{'x-agent-pid'},
+        model => $r->{body}{model}, behaviour => $r->{behaviour} }), "\n";
 }
 
 
@@ -478,7 +507,7 @@ sub complete {
     my $answer = { wire => '' };
 
     if (ref $behaviour) {
-        $answer = { %$answer, %$behaviour };
+        $answer = { %$answer, %{fill($behaviour, last_of($r, 'tool'))} };
         $behaviour = $answer->{wire};
     }
 
@@ -499,10 +528,23 @@ sub complete {
     say_it($r, $answer, $turn, 'echo')
         unless defined $answer->{content} || $answer->{calls};
 
+    stamp($r, $answer) if $wire{stamp};
+
     @fault = $fault[0]->($answer, \%wire) if ref $fault[0] eq 'CODE';
 
     return ($wire{delay} ? { wait => $wire{delay} / 1000 } : (),
             @fault ? @fault : render($r, $answer, \%wire));
+}
+
+
+# An answer that repeats what it was told.
+
+sub fill {
+    my ($x, $by) = @_;
+
+    return { map { $_ => fill($x->{$_}, $by) } keys %$x } if ref $x eq 'HASH';
+    return [map { fill($_, $by) } @$x] if ref $x eq 'ARRAY';
+    return defined $x && !ref $x ? $x =~ s/%ANSWER%/$by/gr : $x;
 }
 
 
@@ -580,6 +622,27 @@ sub say_it {
 }
 
 
+# Marks an answer with the call that it was given to.
+
+sub stamp {
+    my ($r, $a) = @_;
+
+    my $mark = sprintf ' <%s/%s>', map { $r->{headers}{"x-agent-$_"} // '' }
+                                   qw(step attempt);
+    $a->{content} = ($a->{content} // '') . $mark;
+
+    for my $call (@{$a->{calls} || []}) {
+        my ($name, $args) = @$call;
+        next unless ref $args;
+        # a copy: the same answer may be given to another call
+        my %copy = %$args;
+        $_ .= $mark for grep { defined } @copy{grep { exists $copy{$_} }
+                                               qw(content question summary)};
+        $call = [$name, \%copy];
+    }
+}
+
+
 # The words that go wrong; the script, or nothing when this is none or when
 # it has gone wrong often enough.
 
@@ -602,6 +665,8 @@ sub fault {
     my %script = (
         http => sub { error_answer($r, $args[0], "fake error $args[0]",
                                    $args[2]) },
+        quote => sub { error_answer($r, 400, 'this is no good: '
+                                             . last_of($r, 'user|tool')) },
         drop => sub { { close => 1 } },
         hang => sub { { hang => 1 } },
         badhttp => sub { ("hello, world\r\n\r\nthis is no HTTP\r\n",

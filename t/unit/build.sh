@@ -70,7 +70,7 @@ done
 
 objects=
 for source in "$module"/base/*.c "$module"/blob/*.c \
-              "$module"/run/ngx_agent_openai_*.c "$top"/t/unit/stub.c
+              "$module"/run/ngx_agent_*.c "$top"/t/unit/stub.c
 do
     test -f "$source" || continue
 

@@ -200,6 +200,13 @@ ngx_strncasecmp(u_char *s1, u_char *s2, size_t n)
 }
 
 
+void
+ngx_explicit_memzero(void *buf, size_t n)
+{
+    explicit_bzero(buf, n);
+}
+
+
 ngx_int_t
 ngx_atoi(u_char *line, size_t n)
 {

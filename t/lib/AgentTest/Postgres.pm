@@ -8,6 +8,9 @@ package AgentTest::Postgres;
 #   new(private => 1) a cluster of its own: may be stopped, killed, changed
 #   new(private => 1, ssl => 1)   with a certificate made on the spot
 #   new(..., schema => 0)         with no schema
+#   $pg->standby                  a streaming, synchronous standby of a
+#                                 private one, which promote() turns into a
+#                                 server of its own
 
 use strict;
 use warnings;
@@ -145,6 +148,50 @@ sub reload_conf {
     my ($self) = @_;
     run("$self->{data}/start.log", bin('pg_ctl'), '-D', $self->{data},
         'reload');
+}
+
+
+# The primary answers a commit only when the standby has it on disk.
+
+sub standby {
+    my ($self) = @_;
+
+    my $n = ++$count;
+    my $dir = AgentTest::scratch() . "/pg-$n";
+    my $other = bless { %$self, dir => $dir, data => "$dir/data",
+                        sockets => $dir, port => AgentTest::free_port() },
+                      ref $self;
+    delete $other->{pid};
+    mkdir $dir;
+    chmod 0755, $dir;
+    chown +(getpwnam 'postgres')[2, 3], $dir if $> == 0;
+
+    run("$self->{data}/start.log", bin('pg_basebackup'), '-h',
+        $self->{sockets}, '-p', $self->{port}, '-U', 'postgres', '-D',
+        $other->{data}, '-R', '-c', 'fast')
+        or die 'pg_basebackup failed: '
+               . AgentTest::read_file("$self->{data}/start.log");
+    my $conf = AgentTest::read_file("$other->{data}/postgresql.conf");
+    AgentTest::write_file("$other->{data}/postgresql.conf", $conf
+        . "port = $other->{port}\nunix_socket_directories = '$dir'\n");
+    $other->start;
+
+    # only now: the copy must not wait for a standby of its own
+    $self->psql($_, database => 'postgres')
+        for "alter system set synchronous_standby_names = '*'",
+            'select pg_reload_conf()';
+    AgentTest::poll_until(sub {
+        $self->psql('select count(*) from pg_stat_replication where '
+                    . "sync_state = 'sync'", database => 'postgres') eq '1';
+    }) or die 'the standby does not follow';
+    return $other;
+}
+
+
+sub promote {
+    my ($self) = @_;
+    return run("$self->{data}/start.log", bin('pg_ctl'), '-D', $self->{data},
+               '-w', '-t', '30', 'promote');
 }
 
 

@@ -1,0 +1,543 @@
+
+/*
+ * The queue as a worker sees it: how many steps it runs, which agents may
+ * have more waiting, claims, and how much waits in all.
+ */
+
+#include "ngx_agent_step.h"
+#include <ngx_event.h>
+
+
+/* steps of one agent that are claimed at once */
+#define NGX_AGENT_QUEUE_CLAIM   128
+
+/* steps in the queue that make the next count another ms later */
+#define NGX_AGENT_QUEUE_COUNT   10
+
+
+/*
+ * hungry: there may be steps; again: also from of old; more: news came while
+ * a claim was under way; asked: slots that are kept for it.
+ */
+
+typedef struct {
+    ngx_agent_agent_t         *agent;
+    ngx_agent_store_call_t    *call;
+    ngx_uint_t                 asked;
+    unsigned                   hungry:1;
+    unsigned                   again:1;
+    unsigned                   more:1;
+} ngx_agent_line_t;
+
+
+static void ngx_agent_queue_look(ngx_event_t *ev);
+static ngx_uint_t ngx_agent_queue_claim(ngx_agent_line_t *line,
+    ngx_uint_t share);
+static ngx_int_t ngx_agent_queue_send(ngx_agent_line_t *line);
+static void ngx_agent_queue_claimed(ngx_agent_store_call_t *call);
+static void ngx_agent_queue_return(ngx_agent_line_t *line, ngx_uint_t n);
+static void ngx_agent_queue_due(ngx_event_t *ev);
+static void ngx_agent_queue_counted(ngx_agent_store_call_t *call);
+
+
+static const ngx_agent_core_conf_t  *ngx_agent_queue_conf;
+static ngx_agent_line_t             *ngx_agent_lines;
+static ngx_uint_t                    ngx_agent_nlines;
+static ngx_uint_t                    ngx_agent_running;
+static ngx_uint_t                    ngx_agent_queue_turn;
+static ngx_uint_t                    ngx_agent_queue_opened;
+
+/* debug builds log the socket of every timer's connection */
+static ngx_connection_t              ngx_agent_queue_dumb;
+
+static ngx_event_t                   ngx_agent_queue_event;
+static ngx_event_t                   ngx_agent_queue_timer;
+
+/* the depth, and what this nginx had put in and taken out by then */
+static ngx_agent_store_call_t       *ngx_agent_queue_counting;
+static ngx_msec_t                    ngx_agent_queue_next;
+static uint64_t                      ngx_agent_queue_seen;
+static uint64_t                      ngx_agent_queue_in;
+static uint64_t                      ngx_agent_queue_out;
+
+
+ngx_int_t
+ngx_agent_queue_init(ngx_cycle_t *cycle, const ngx_agent_core_conf_t *conf)
+{
+    ngx_uint_t           i;
+    ngx_agent_agent_t  **agent;
+
+    ngx_agent_queue_conf = conf;
+    ngx_agent_running = 0;
+    ngx_agent_queue_opened = 0;
+    ngx_agent_queue_counting = NULL;
+    ngx_agent_queue_next = ngx_current_msec;
+    ngx_agent_queue_seen = 0;
+    ngx_agent_queue_in = ngx_agent_stat_sum(NGX_AGENT_STAT_QUEUED);
+    ngx_agent_queue_out = ngx_agent_stat_sum(NGX_AGENT_STAT_CLAIMED);
+
+    ngx_agent_nlines = conf->agents->nelts;
+    ngx_agent_lines = ngx_pcalloc(cycle->pool, (ngx_agent_nlines + 1)
+                                               * sizeof(ngx_agent_line_t));
+    if (ngx_agent_lines == NULL) {
+        return NGX_ERROR;
+    }
+
+    agent = conf->agents->elts;
+
+    for (i = 0; i < ngx_agent_nlines; i++) {
+        ngx_agent_lines[i].agent = agent[i];
+    }
+
+    ngx_memzero(&ngx_agent_queue_event, sizeof(ngx_event_t));
+    ngx_agent_queue_event.handler = ngx_agent_queue_look;
+    ngx_agent_queue_event.log = cycle->log;
+    ngx_agent_queue_event.data = &ngx_agent_queue_dumb;
+
+    ngx_memzero(&ngx_agent_queue_timer, sizeof(ngx_event_t));
+    ngx_agent_queue_timer.handler = ngx_agent_queue_due;
+    ngx_agent_queue_timer.log = cycle->log;
+    ngx_agent_queue_timer.data = &ngx_agent_queue_dumb;
+    ngx_agent_queue_timer.cancelable = 1;
+
+    return NGX_OK;
+}
+
+
+void
+ngx_agent_queue_exit(void)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < ngx_agent_nlines; i++) {
+        if (ngx_agent_lines[i].call) {
+            ngx_agent_store_detach(ngx_agent_lines[i].call);
+            ngx_destroy_pool(ngx_agent_lines[i].call->pool);
+            ngx_agent_lines[i].call = NULL;
+        }
+    }
+
+    ngx_agent_nlines = 0;
+
+    if (ngx_agent_queue_counting) {
+        ngx_agent_store_detach(ngx_agent_queue_counting);
+        ngx_destroy_pool(ngx_agent_queue_counting->pool);
+        ngx_agent_queue_counting = NULL;
+    }
+
+    if (ngx_agent_queue_event.posted) {
+        ngx_delete_posted_event(&ngx_agent_queue_event);
+    }
+
+    if (ngx_agent_queue_timer.timer_set) {
+        ngx_del_timer(&ngx_agent_queue_timer);
+    }
+}
+
+
+void
+ngx_agent_queue_open(void)
+{
+    if (ngx_agent_queue_opened) {
+        return;
+    }
+
+    ngx_agent_queue_opened = 1;
+    ngx_agent_queue_poll();
+}
+
+
+ngx_uint_t
+ngx_agent_queue_take(void)
+{
+    if (!ngx_agent_queue_opened || ngx_agent_tick_drains()
+        || ngx_agent_running >= ngx_agent_queue_conf->concurrency)
+    {
+        return 0;
+    }
+
+    ngx_agent_running++;
+    ngx_agent_stat_set(RUNNING, ngx_agent_running);
+
+    return 1;
+}
+
+
+/* many runs may end in one turn of the loop: one claim for all of them */
+
+void
+ngx_agent_queue_give(void)
+{
+    ngx_agent_running--;
+    ngx_agent_stat_set(RUNNING, ngx_agent_running);
+
+    ngx_post_event(&ngx_agent_queue_event, &ngx_posted_events);
+}
+
+
+void
+ngx_agent_queue_full_agents(ngx_pool_t *pool, ngx_str_t *names)
+{
+    size_t              len;
+    u_char             *p;
+    ngx_uint_t          i;
+    ngx_agent_agent_t  *agent;
+
+    ngx_str_null(names);
+    len = 0;
+
+    for (i = 0; i < ngx_agent_nlines; i++) {
+        agent = ngx_agent_lines[i].agent;
+
+        if (agent->concurrency
+            && ngx_agent_stat_runs(&agent->name) >= agent->concurrency)
+        {
+            len += agent->name.len + 1;
+        }
+    }
+
+    if (len == 0) {
+        return;
+    }
+
+    p = ngx_pnalloc(pool, len);
+    if (p == NULL) {
+        /* the step is put back when it has begun */
+        return;
+    }
+
+    names->data = p;
+
+    for (i = 0; i < ngx_agent_nlines; i++) {
+        agent = ngx_agent_lines[i].agent;
+
+        /* one that has got full in between has no room in the text */
+
+        if (agent->concurrency
+            && ngx_agent_stat_runs(&agent->name) >= agent->concurrency
+            && (size_t) (p - names->data) + agent->name.len + 1 <= len)
+        {
+            p = ngx_cpymem(p, agent->name.data, agent->name.len);
+            *p++ = ',';
+        }
+    }
+
+    if (p > names->data) {
+        names->len = p - names->data - 1;
+    }
+}
+
+
+void
+ngx_agent_queue_ready(ngx_str_t *agent)
+{
+    ngx_agent_queue_news(agent, 0);
+}
+
+
+void
+ngx_agent_queue_news(ngx_str_t *agent, ngx_uint_t again)
+{
+    ngx_uint_t         i;
+    ngx_agent_line_t  *line;
+
+    for (i = 0; i < ngx_agent_nlines; i++) {
+        line = &ngx_agent_lines[i];
+
+        if (line->agent->name.len != agent->len
+            || ngx_memcmp(line->agent->name.data, agent->data, agent->len)
+               != 0)
+        {
+            continue;
+        }
+
+        line->hungry = 1;
+        line->more = 1;
+        line->again |= again;
+
+        ngx_post_event(&ngx_agent_queue_event, &ngx_posted_events);
+        return;
+    }
+}
+
+
+void
+ngx_agent_queue_poll(void)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < ngx_agent_nlines; i++) {
+        ngx_agent_lines[i].hungry = 1;
+        ngx_agent_lines[i].again = 1;
+    }
+
+    ngx_post_event(&ngx_agent_queue_event, &ngx_posted_events);
+}
+
+
+/* the soonest of several; polling finds the others */
+
+void
+ngx_agent_queue_later(ngx_msec_t delay)
+{
+    /* the row is a moment younger than this worker thinks */
+    delay += 20;
+
+    if (ngx_agent_queue_timer.timer_set
+        && (ngx_msec_int_t) (ngx_agent_queue_timer.timer.key
+                             - (ngx_current_msec + delay))
+           <= 0)
+    {
+        return;
+    }
+
+    ngx_add_timer(&ngx_agent_queue_timer, delay);
+}
+
+
+static void
+ngx_agent_queue_due(ngx_event_t *ev)
+{
+    ngx_agent_queue_poll();
+}
+
+
+/* free slots are shared by the agents that may have steps */
+
+static void
+ngx_agent_queue_look(ngx_event_t *ev)
+{
+    ngx_uint_t         i, n, share, free;
+    ngx_agent_line_t  *line;
+
+    if (!ngx_agent_queue_opened || ngx_agent_tick_drains()) {
+        return;
+    }
+
+    for (i = 0, n = 0; i < ngx_agent_nlines; i++) {
+        if (ngx_agent_lines[i].hungry && ngx_agent_lines[i].call == NULL) {
+            n++;
+        }
+    }
+
+    free = ngx_agent_queue_conf->concurrency - ngx_agent_running;
+
+    if (n == 0 || free == 0) {
+        return;
+    }
+
+    share = ngx_max(free / n, 1);
+
+    /* each time another agent is the first to get a place */
+
+    ngx_agent_queue_turn++;
+
+    for (i = 0; i < ngx_agent_nlines && free; i++) {
+        line = &ngx_agent_lines[(ngx_agent_queue_turn + i)
+                                % ngx_agent_nlines];
+
+        if (line->hungry && line->call == NULL) {
+            n = ngx_agent_queue_claim(line, ngx_min(share, free));
+            free -= ngx_min(n, free);
+        }
+    }
+}
+
+
+static ngx_uint_t
+ngx_agent_queue_claim(ngx_agent_line_t *line, ngx_uint_t share)
+{
+    ngx_uint_t          n;
+    ngx_agent_agent_t  *agent;
+
+    agent = line->agent;
+    share = ngx_min(share, NGX_AGENT_QUEUE_CLAIM);
+
+    for (n = 0; n < share; n++) {
+        if (!ngx_agent_stat_take(&agent->name, agent->concurrency)) {
+            break;
+        }
+
+        ngx_agent_running++;
+    }
+
+    line->asked = n;
+
+    if (n && ngx_agent_queue_send(line) != NGX_OK) {
+        ngx_agent_queue_return(line, n);
+        return 0;
+    }
+
+    return n;
+}
+
+
+static ngx_int_t
+ngx_agent_queue_send(ngx_agent_line_t *line)
+{
+    ngx_pool_t              *pool;
+    ngx_agent_task_t        *task;
+    ngx_agent_store_call_t  *call;
+
+    pool = ngx_create_pool(2048, ngx_cycle->log);
+    if (pool == NULL) {
+        return NGX_ERROR;
+    }
+
+    call = ngx_pcalloc(pool, sizeof(ngx_agent_store_call_t));
+    task = ngx_pcalloc(pool, sizeof(ngx_agent_task_t));
+
+    if (call == NULL || task == NULL) {
+        ngx_destroy_pool(pool);
+        return NGX_ERROR;
+    }
+
+    task->agent = line->agent->name;
+
+    call->pool = pool;
+    call->log = ngx_cycle->log;
+    call->handler = ngx_agent_queue_claimed;
+    call->data = line;
+    call->task = task;
+    call->limit = line->asked;
+    call->queue = line->again;
+
+    if (ngx_agent_store_claim(call) != NGX_AGAIN) {
+        ngx_destroy_pool(pool);
+        return NGX_ERROR;
+    }
+
+    line->call = call;
+    line->again = 0;
+    line->more = 0;
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_agent_queue_claimed(ngx_agent_store_call_t *call)
+{
+    ngx_uint_t          i, n;
+    ngx_agent_line_t   *line;
+    ngx_agent_claim_t  *claim;
+
+    line = call->data;
+    line->call = NULL;
+
+    n = 0;
+
+    if (call->rc == NGX_OK) {
+        n = call->list->nelts;
+        claim = call->list->elts;
+
+        /* as many as were asked for: there may be more */
+        line->hungry = (n == line->asked || line->more);
+
+        for (i = 0; i < n; i++) {
+            ngx_agent_step_claimed(&claim[i], line->agent);
+        }
+
+    } else {
+        /* the poll asks again */
+        line->hungry = 0;
+    }
+
+    ngx_agent_stat_set(RUNNING, ngx_agent_running);
+    ngx_agent_queue_return(line, line->asked - n);
+
+    ngx_destroy_pool(call->pool);
+
+    /* what this one has left is for the others that are hungry */
+    ngx_post_event(&ngx_agent_queue_event, &ngx_posted_events);
+}
+
+
+static void
+ngx_agent_queue_return(ngx_agent_line_t *line, ngx_uint_t n)
+{
+    for ( /* void */ ; n; n--) {
+        ngx_agent_stat_give(&line->agent->name);
+        ngx_agent_running--;
+    }
+
+    ngx_agent_stat_set(RUNNING, ngx_agent_running);
+}
+
+
+/*
+ * What was counted, and what this nginx has put in and taken out since; other
+ * nginx are seen with the next count.
+ */
+
+ngx_uint_t
+ngx_agent_queue_is_full(void)
+{
+    int64_t  n;
+
+    n = (int64_t) ngx_agent_queue_seen
+        + (int64_t) (ngx_agent_stat_sum(NGX_AGENT_STAT_QUEUED)
+                     - ngx_agent_queue_in)
+        - (int64_t) (ngx_agent_stat_sum(NGX_AGENT_STAT_CLAIMED)
+                     - ngx_agent_queue_out);
+
+    return n >= (int64_t) ngx_agent_queue_conf->queue;
+}
+
+
+void
+ngx_agent_queue_depth(void)
+{
+    ngx_pool_t              *pool;
+    ngx_agent_store_call_t  *call;
+
+    if (ngx_agent_queue_counting
+        || (ngx_msec_int_t) (ngx_current_msec - ngx_agent_queue_next) < 0)
+    {
+        return;
+    }
+
+    pool = ngx_create_pool(1024, ngx_cycle->log);
+    if (pool == NULL) {
+        return;
+    }
+
+    call = ngx_pcalloc(pool, sizeof(ngx_agent_store_call_t));
+    if (call == NULL) {
+        ngx_destroy_pool(pool);
+        return;
+    }
+
+    call->pool = pool;
+    call->log = ngx_cycle->log;
+    call->handler = ngx_agent_queue_counted;
+    call->limit = ngx_agent_queue_conf->queue;
+
+    ngx_agent_queue_in = ngx_agent_stat_sum(NGX_AGENT_STAT_QUEUED);
+    ngx_agent_queue_out = ngx_agent_stat_sum(NGX_AGENT_STAT_CLAIMED);
+
+    if (ngx_agent_store_depth(call) != NGX_AGAIN) {
+        ngx_destroy_pool(pool);
+        return;
+    }
+
+    ngx_agent_queue_counting = call;
+}
+
+
+static void
+ngx_agent_queue_counted(ngx_agent_store_call_t *call)
+{
+    ngx_agent_queue_counting = NULL;
+
+    if (call->rc == NGX_OK) {
+        ngx_agent_queue_seen = call->total;
+        ngx_agent_stat_set(DEPTH, call->total);
+        ngx_agent_stat_set(DEPTH_AT, ngx_time());
+    }
+
+    ngx_agent_queue_next = ngx_current_msec + 1000
+                           + call->total / NGX_AGENT_QUEUE_COUNT;
+
+    ngx_destroy_pool(call->pool);
+}

@@ -1,0 +1,206 @@
+
+/*
+ * Pieces that the statements in ngx_agent_store_sql.c are made of, and the
+ * types of their parameters.  Nobody else includes this.
+ */
+
+#ifndef _NGX_AGENT_STORE_SQL_PARTS_H_INCLUDED_
+#define _NGX_AGENT_STORE_SQL_PARTS_H_INCLUDED_
+
+
+#define BOOL  16
+#define INT8  20
+#define INT4  23
+#define TEXT  25
+#define JSON  114
+#define UUID  2950
+#define TEXTS 1009
+
+
+/* a list of artifacts as clients see it, or null when there is none */
+
+#define ARTIFACTS(where)                                                      \
+    "(select json_agg(json_build_object("                                     \
+    "    'artifact_id', a.artifact_id,"                                       \
+    "    'agent_created', a.step_id is not null,"                             \
+    "    'file_name', a.file_name,"                                           \
+    "    'relative_path', a.relative_path))"                                  \
+    " from (select * from agent.artifact a where " where                      \
+    "       order by a.artifact_id) a)"
+
+
+/* wakes up whoever runs steps of these agents; "again": look at all of it */
+
+#define WAKE(rows, mark)                                                      \
+    "(select count(*) from (select pg_notify('agent_work', agent || '" mark   \
+    "') from (select distinct agent from " rows ") a) n)"
+
+#define TELL(channel, rows)                                                   \
+    "(select count(*) from (select pg_notify('" channel "',"                  \
+    " string_agg(step_id::text, ',')) from " rows                             \
+    " having count(*) > 0) n)"
+
+#define BILL(rows)                                                            \
+    "insert into agent.usage (task_id, step_id, tenant, agent, attempt,"      \
+    "                         status, tokens_in, tokens_out, price)"          \
+    " select task_id, step_id, tenant, agent, attempt, status, tokens_in,"    \
+    "        tokens_out, price::numeric from " rows                           \
+    " on conflict do nothing"
+
+
+/*
+ * A key is good for 24 hours, and only while what it has made is there.
+ */
+
+#define KEY_LIVES(k)                                                          \
+    k ".created_at > now() - interval '24 h'"
+
+
+/*
+ * The beginning of a step.  "judged" has the verdict on each call, as
+ * ngx_agent_begin_e says it, and 9: this very step was begun before, its
+ * answer got lost.  put: the step goes into the queue instead of being leased
+ * to the worker that asks.  A secret is redacted also when it is given again
+ * after its step failed.  A running step whose lease has lapsed is told by
+ * "lapsed": sweeping frees it.
+ */
+
+#define JUDGED(source, put, keys, replay)                                     \
+    "with judged as ("                                                        \
+    "  select u.*, t.agent, t.input as task_input, l.seq, l.attempt,"         \
+    "         l.status, l.lapsed, " put " as put,"                            \
+    "         coalesce(l.secret and l.status = 3"                             \
+    "                  or l.redacted and l.status in (4, 5), false)"          \
+    "           as redact,"                                                   \
+    "         case when t.task_id is null then l.last_id " replay(LAST)       \
+    "              else l.last_id end as last_id,"                            \
+    "         case when t.task_id is null then 1"                             \
+    "              when l.last_id = u.step_id then 9 " replay(VERDICT)        \
+    "              when l.status in (0, 1) then 2"                            \
+    "              when l.is_last and coalesce(u.input, '') = '' then 3"      \
+    "              when l.seq >= t.max_steps then 4"                          \
+    "              else 0 end as verdict"                                     \
+    "  from " source                                                          \
+    "  left join agent.task t"                                                \
+    "    on t.task_id = u.task_id and t.tenant = u.tenant"                    \
+    "  left join lateral ("                                                   \
+    "    select s.seq, s.step_id as last_id, s.status, s.is_last, s.secret,"  \
+    "           s.redacted, s.attempt, s.lease_until < now() as lapsed"       \
+    "    from agent.step s where s.task_id = u.task_id"                       \
+    "    order by s.seq desc limit 1) l on true" keys                         \
+    ")"
+
+#define NO_REPLAY(what)
+#define REPLAY(what)     REPLAY_##what
+#define REPLAY_LAST      "when k.item_id is not null then k.item_id"
+#define REPLAY_VERDICT   "when k.print <> u.print then 7"                     \
+                         " when k.item_id is not null then 6"
+
+#define BEGUN(rows, status, attempt, owner, lease)                            \
+    ", begun as ("                                                            \
+    "  insert into agent.step (task_id, seq, step_id, tenant, status,"        \
+    "         attempt, owner, lease_until, redacted, input,"                  \
+    "         additional_input)"                                              \
+    "  select task_id, coalesce(seq, 0) + 1, step_id, tenant, " status ","    \
+    "         " attempt ", " owner ", " lease ", redact,"                     \
+    "         case when redact and input is not null then '[redacted]'"       \
+    "              else input end, additional_input"                          \
+    "  from " rows " where verdict = 0"                                       \
+    "  on conflict do nothing"                                                \
+    "  returning step_id, seq"                                                \
+    "), kept as ("                                                            \
+    "  insert into agent.secret (task_id, value)"                             \
+    "  select j.task_id, j.input from judged j join begun b"                  \
+    "    on b.step_id = j.step_id"                                            \
+    "  where j.redact and j.input is not null"                                \
+    "  on conflict (task_id) do update set value = excluded.value"            \
+    ")"
+
+#define LEASED   "now() + lease * interval '1 ms'"
+
+#define PUT      "1 - put::int", "1 - put::int",                              \
+                 "case when not put then owner end",                          \
+                 "case when not put then " LEASED " end"
+
+#define BEGUN_PUT(rows, put)  BEGUN(rows, put)
+
+#define QUEUED                                                                \
+    ", queued as ("                                                           \
+    "  insert into agent.queue (task_id, seq, tenant, agent, watched)"        \
+    "  select j.task_id, b.seq, j.tenant, j.agent, j.watched"                 \
+    "  from judged j join begun b on b.step_id = j.step_id where j.put"       \
+    "  on conflict do nothing returning agent"                                \
+    ")"
+
+#define VERDICTS(more)                                                        \
+    " select j.ord::int4,"                                                    \
+    "        case when j.verdict = 9 then case when j.status = 0 then 5"      \
+    "                                          else 0 end"                    \
+    "             when j.verdict = 0 and b.seq is null then 2"                \
+    "             when j.verdict = 0 and j.put then 5"                        \
+    "             else j.verdict end,"                                        \
+    "        coalesce(b.seq, j.seq), j.agent, j.task_input, j.redact,"        \
+    "        j.last_id, case when j.verdict = 9 then j.attempt"               \
+    "                        else 1 end,"                                     \
+    "        j.verdict = 2 and j.lapsed" more                                 \
+    " from judged j left join begun b on b.step_id = j.step_id"
+
+#define QUEUE_ANYWAY                                                          \
+    "(u.queue or coalesce(t.agent = any(string_to_array(u.agents_full, ',')),"\
+    "                     false))"
+
+
+/*
+ * A row comes back for each step that this attempt has ended.  What runs is
+ * told by its lease and not by its status: that would tempt the planner to
+ * take the index of all that runs.
+ */
+
+#define END_STEP(params, columns, made, told)                                 \
+    "with u as ("                                                             \
+    "  select * from unnest($1::uuid[], $2::int4[], $3::int4[], $4::int4[],"  \
+    "      $5::bool[], $6::bool[], $7::text[], $8::text[], $9::json[],"       \
+    "      $10::json[], $11::int8[], $12::int8[], $13::text[],"               \
+    "      $14::text[]" params ")"                                            \
+    "    with ordinality as u(task_id, seq, attempt, status, is_last,"        \
+    "      secret, name, output, additional_output, turns,"                   \
+    "      tokens_in, tokens_out, price, agent" columns ", ord)"              \
+    "), ended as ("                                                           \
+    "  update agent.step s set status = u.status, is_last = u.is_last,"       \
+    "      secret = u.secret, name = u.name, output = u.output,"              \
+    "      additional_output = u.additional_output, turns = u.turns,"         \
+    "      tokens_in = u.tokens_in, tokens_out = u.tokens_out,"               \
+    "      ended_at = now(), lease_until = null"                              \
+    "  from u"                                                                \
+    "  where s.task_id = u.task_id and s.seq = u.seq"                         \
+    "    and s.attempt = u.attempt and s.lease_until is not null"             \
+    "  returning u.ord, s.task_id, s.seq, s.step_id, s.tenant, s.attempt,"    \
+    "            s.status, s.tokens_in, s.tokens_out, s.is_last, u.price,"    \
+    "            u.agent" columns                                             \
+    "), " made "billed as (" BILL("ended") ")"                                \
+    " select ord::int4" told " from ended"
+
+#define END_STEP_TYPES                                                        \
+    UUID, INT4, INT4, INT4, BOOL, BOOL, TEXT, TEXT, JSON, JSON,               \
+    INT8, INT8, TEXT, TEXT
+
+
+/* steps back into the queue: "back" has them; all workers look for them */
+
+#define BACK                                                                  \
+    ", queued as ("                                                           \
+    "  insert into agent.queue (task_id, seq, tenant, agent, run_at, watched)"\
+    "  select b.task_id, b.seq, b.tenant, t.agent, b.created_at, true"        \
+    "  from back b join agent.task t on t.task_id = b.task_id"                \
+    "  on conflict do nothing returning agent"                                \
+    ")"                                                                       \
+    " select (select count(*) from back)::int8, " WAKE("queued", "!")
+
+#define GONE                                                                  \
+    "update agent.step s set status = 0, lease_until = null,"                 \
+    "       story = concat_ws('; ', s.story, 'attempt '"                      \
+    "         || s.attempt - s.spared || ': its worker '"                     \
+    "         || coalesce(s.owner, '') || ' is gone'), owner = null"
+
+
+#endif /* _NGX_AGENT_STORE_SQL_PARTS_H_INCLUDED_ */
