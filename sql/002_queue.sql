@@ -68,6 +68,14 @@ create index idempotency_old on agent.idempotency (created_at);
 create index idempotency_task on agent.idempotency (task_id);
 
 
+-- Tasks that were removed a moment ago: what was on its way to them then, and
+-- came after all, is removed a minute later.
+create table agent.deleted (
+    task_id     uuid primary key,
+    deleted_at  timestamptz not null default now()
+);
+
+
 -- Page marks and the removal of tasks change the same ranks, so one at a time
 -- for each tenant.  In functions, as what is counted must be read after the
 -- lock was taken: each statement of a function sees what is committed by then.
@@ -112,6 +120,7 @@ language plpgsql as $$
 declare
     v_agent text;
     v_ids   text;
+    v_n     bigint;
 begin
     perform pg_advisory_xact_lock(hashtext('agent.task_mark'),
                                   hashtext(p_tenant));
@@ -137,25 +146,33 @@ begin
     update agent.task_mark m set task_id = moved.next from moved
     where m.tenant = p_tenant and m.n = moved.n and moved.next is not null;
 
+    -- in a loop: while it waited for one step to end, that step's end may
+    -- have stored the next one
+    loop
+        with gone as (
+            delete from agent.step where task_id = p_task
+            returning step_id, status, attempt
+        ), billed as (
+            insert into agent.usage (task_id, step_id, tenant, agent, attempt,
+                                     status, tokens_in, tokens_out, price)
+            select p_task, step_id, p_tenant, v_agent, attempt, 5, 0, 0, 0
+            from gone where status in (0, 1)
+            on conflict do nothing
+        )
+        select count(*), string_agg(step_id::text, ',')
+                         filter (where status in (0, 1))
+        into v_n, v_ids from gone;
+
+        exit when v_n = 0;
+
+        if v_ids is not null then
+            perform pg_notify('agent_cancelled', v_ids);
+        end if;
+    end loop;
+
+    insert into agent.deleted (task_id) values (p_task) on conflict do nothing;
+
     delete from agent.queue where task_id = p_task;
-
-    with gone as (
-        delete from agent.step where task_id = p_task
-        returning step_id, status, attempt
-    ), billed as (
-        insert into agent.usage (task_id, step_id, tenant, agent, attempt,
-                                 status, tokens_in, tokens_out, price)
-        select p_task, step_id, p_tenant, v_agent, attempt, 5, 0, 0, 0
-        from gone where status in (0, 1)
-        on conflict do nothing
-    )
-    select string_agg(step_id::text, ',') into v_ids
-    from gone where status in (0, 1);
-
-    if v_ids is not null then
-        perform pg_notify('agent_cancelled', v_ids);
-    end if;
-
     delete from agent.secret where task_id = p_task;
     delete from agent.idempotency where task_id = p_task;
 

@@ -180,6 +180,8 @@ ngx_agent_post_begun(ngx_agent_store_call_t *call)
         return;
     }
 
+    live->watched = (live->post && !live->post->async);
+
     ngx_agent_post_tell(live, NGX_OK, NGX_AGENT_BEGIN_QUEUED);
     ngx_agent_step_leave(live, 0, 1);
 }

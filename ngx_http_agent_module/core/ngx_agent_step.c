@@ -94,7 +94,16 @@ ngx_agent_step_claimed(ngx_agent_claim_t *claim, ngx_agent_agent_t *agent)
 ngx_uint_t
 ngx_agent_step_ours(ngx_agent_live_t *live)
 {
+    ngx_agent_live_t   *old;
     ngx_agent_agent_t  *agent;
+
+    /* it left us, by a write whose answer got lost, and comes back */
+
+    old = ngx_agent_step_find(&live->step.id);
+
+    if (old) {
+        ngx_agent_step_drop(old);
+    }
 
     (void) ngx_agent_step_move(&live->step, NGX_AGENT_STEP_RUNNING,
                                live->log);

@@ -56,6 +56,7 @@ static void ngx_agent_tick_neighbours(ngx_agent_store_call_t *call);
 static void ngx_agent_tick_freed(ngx_agent_store_call_t *call,
     const char *what);
 static void ngx_agent_tick_drain(void);
+static ngx_msec_t ngx_agent_tick_left(ngx_event_t *ev);
 static void ngx_agent_tick_hand_back(ngx_agent_live_t *live);
 static void ngx_agent_tick_let_go(ngx_event_t *ev);
 static void ngx_agent_tick_news(ngx_agent_news_e news, ngx_str_t *payload);
@@ -456,6 +457,17 @@ ngx_agent_tick_drain(void)
 }
 
 
+static ngx_msec_t
+ngx_agent_tick_left(ngx_event_t *ev)
+{
+    ngx_msec_int_t  left;
+
+    left = (ngx_msec_int_t) (ev->timer.key - ngx_current_msec);
+
+    return (ev->timer_set && left > 0) ? (ngx_msec_t) left : 0;
+}
+
+
 static void
 ngx_agent_tick_hand_back(ngx_agent_live_t *live)
 {
@@ -469,7 +481,7 @@ ngx_agent_tick_hand_back(ngx_agent_live_t *live)
         return;
 
     case NGX_AGENT_LIVE_PAUSES:
-        ngx_agent_step_leave(live, 0, 0);
+        ngx_agent_step_leave(live, ngx_agent_tick_left(&live->event), 0);
         return;
 
     default:

@@ -298,7 +298,9 @@ ngx_agent_watch_make_far(ngx_agent_watch_t *w, ngx_msec_t look)
     ngx_pool_t       *pool;
     ngx_agent_far_t  *far;
 
-    pool = ngx_create_pool(512, w->log);
+    /* not the log of the one who waits: its handler may end before the pool */
+
+    pool = ngx_create_pool(512, ngx_cycle->log);
     if (pool == NULL) {
         return NGX_ERROR;
     }
@@ -379,7 +381,7 @@ ngx_agent_watch_look(ngx_event_t *ev)
     }
 
     far->again = 0;
-    far->asking = ngx_create_pool(1024, w->log);
+    far->asking = ngx_create_pool(1024, ngx_cycle->log);
 
     if (far->asking == NULL) {
         ngx_add_timer(&far->event, NGX_AGENT_WATCH_LOOK);

@@ -84,10 +84,13 @@ ngx_http_agent_tools_one(ngx_http_agent_tools_t *t,
     ngx_agent_json_reader_t     *reader;
     ngx_http_agent_tool_args_t   args;
 
-    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, t->run->live->log, 0,
-                   "agent run: tool \"%V\"", &call->name);
-
     tool = ngx_http_agent_tools_find(&call->name);
+
+    /* a name that the LLM has made up may be anything, a secret as well */
+
+    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, t->run->live->log, 0,
+                   "agent run: tool \"%s\"",
+                   tool ? (char *) tool->name.data : "unknown");
 
     if (tool == NULL) {
         return ngx_http_agent_tools_say(t, call, "error: there is no tool "

@@ -437,7 +437,9 @@ ngx_http_agent_body_free(ngx_http_request_t *r)
 
     rb = r->request_body;
 
-    if (r != r->main || rb == NULL || rb->buf == NULL) {
+    /* a subrequest, a mirror perhaps, may still be sending it */
+
+    if (r != r->main || r->count > 1 || rb == NULL || rb->buf == NULL) {
         return;
     }
 

@@ -184,6 +184,14 @@ ngx_http_agent_step_location(ngx_http_agent_web_t *web)
 
     path = r->main->unparsed_uri;
 
+    /* "//name/..." would be another host's */
+
+    while (path.len > 1 && path.data[0] == '/' && path.data[1] == '/') {
+        path.data++;
+        path.len--;
+    }
+
+
     for (len = 0; len < path.len; len++) {
         if (path.data[len] == '?' || path.data[len] == '#') {
             break;

@@ -61,6 +61,9 @@ sub write_conf {
 
     AgentTest::write_file("$self->{dir}/nginx.conf", modules()
         . ($> == 0 ? "user nobody nogroup;\n" : '')
+        # for the binary that takes over in an upgrade
+        . ($ENV{AGENT_TEST_ASAN} ? "env ASAN_OPTIONS;\nenv UBSAN_OPTIONS;\n"
+                                 : '')
         . "pid $self->{pidfile};\nerror_log $self->{error_log} "
         . "$self->{level};\n" . $text);
 }
