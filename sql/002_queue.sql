@@ -146,9 +146,11 @@ begin
     update agent.task_mark m set task_id = moved.next from moved
     where m.tenant = p_tenant and m.n = moved.n and moved.next is not null;
 
-    -- in a loop: while it waited for one step to end, that step's end may
-    -- have stored the next one
+    -- In a loop: while it waited for one step to end, that step's end may
+    -- have stored the next one.  The queue first, as claims do it.
     loop
+        delete from agent.queue where task_id = p_task;
+
         with gone as (
             delete from agent.step where task_id = p_task
             returning step_id, status, attempt
@@ -228,6 +230,14 @@ begin
 
         if v_ids is not null then
             delete from agent.secret where task_id = p_task;
+
+            -- it may have come into the queue while we waited for it
+            delete from agent.queue where task_id in (
+                select q.task_id from agent.queue q join agent.step s
+                    on s.task_id = q.task_id and s.seq = q.seq
+                where q.task_id = p_task and s.status = 5
+                for update of q skip locked);
+
             perform pg_notify('agent_cancelled',
                               array_to_string(v_ids, ','));
             return query select unnest(v_ids);

@@ -22,6 +22,7 @@ my $nginx = AgentTest::Nginx->new(conf => conf(
             . '$agent_step_id";' . "\n    access_log %DIR%/agent.log agent;",
     server => '        location /strict/ { agent_pass writer; '
               . "agent_strict on; }\n"
+              . "        location ~ ^/evil { agent_pass writer; }\n"
               . '        location /old/ { rewrite ^/old/(.*) /agent/$1 last; }'));
 
 my $at = '/ap/v1/agent';
@@ -168,6 +169,19 @@ sub is_accepted {
        "/old/tasks/$task/%73teps/$r->{json}{step_id}", 'its Location');
     $r = $nginx->request(path => $r->{headers}{location}, prefer('wait=20'));
     is($r->{json}{output}, 'where', 'leads to the step');
+
+    # which is never another host's
+    for my $slashes ('//', '///', '//////') {
+        my $other = make_task($nginx, 'whose');
+        $r = $nginx->post("${slashes}evil.example/tasks/$other/steps", {},
+                          prefer('respond-async'));
+        is($r->{status}, 202, "a path with \"$slashes\"") or diag $r->{body};
+        is($r->{headers}{location}, "/evil.example/tasks/$other/steps/"
+           . $r->{json}{step_id}, 'its Location has one');
+        $r = $nginx->request(path => $r->{headers}{location},
+                             prefer('wait=20'));
+        is($r->{json}{output}, 'whose', 'and leads to the step');
+    }
 
     # a finished task: nothing to wait for
     $r = run_step($nginx, $task, {}, prefer('respond-async'));

@@ -212,5 +212,94 @@ for (["$at/tasks/$unknown/cancel", 'POST'], ["$at/tasks/$unknown", 'DELETE'],
     ok(poll_until(sub { files() == 1 }), 'its file goes all the same');
 }
 
+
+# an agent that runs by itself, in the moment one of its steps ends, which
+# stores the next one
+
+{
+    my @servers = map { AgentTest::Nginx->new(conf => conf(%conf,
+        http => '    agent_concurrency 6;',
+        agents => { racer => 'run auto; max_steps 10000;' })) } 1 .. 2;
+    my $count = sub { $pg->psql("select count(*) from agent.$_[0]") };
+    my $files = files();
+
+    # so that an end takes long enough to be met
+    $pg->psql(q{
+        create function agent.slow() returns trigger language plpgsql as $$
+        begin
+            perform pg_sleep(0.02 * random());
+            return null;
+        end $$;
+        create trigger slow after update on agent.step for each row
+            when (old.status = 1 and new.status = 2)
+            execute function agent.slow()});
+
+    my $script = encode([('write:a.txt:A') x 500]);
+    my $begin = sub {
+        my ($n) = @_;
+        my %one = (name => "raced $n", drop => $n % 2);
+        my $how = $one{drop} ? $script : 'loop';
+        my $r = $servers[$n / 2 % 2]->post('/x/racer/tasks',
+                                { input => "$one{name} [[$how]]" });
+        is($r->{status}, 200, "$one{name}: a task") or diag $r->{body};
+        $one{path} = "/x/racer/tasks/$r->{json}{task_id}";
+        $one{of} = "where task_id = '$r->{json}{task_id}'";
+        return \%one;
+    };
+
+    my @all;
+    for my $round (0 .. 3) {
+        my @some = map { $begin->(12 * $round + $_) } 1 .. 12;
+        for my $one (@some) {
+            poll_until(sub { $count->("step $one->{of} and status = 2") });
+            sleep rand 0.03;
+            my $r = $servers[rand 2]->request($one->{drop}
+                ? (method => 'DELETE', path => $one->{path})
+                : (method => 'POST', path => "$one->{path}/cancel",
+                   body => ''));
+            is($r->{status}, 200, "$one->{name}: gone") or diag $r->{body};
+            is($count->("step $one->{of} and status < 2"), 0,
+               "$one->{name}: no step goes on");
+            $one->{steps} = $count->("step $one->{of}");
+            $one->{ends} = $pg->psql('select status from agent.step '
+                                     . "$one->{of} order by seq desc limit 1");
+            is($one->{ends}, $one->{drop} ? '' : 5, "$one->{name}: its last");
+        }
+        push @all, @some;
+    }
+
+    $pg->psql('drop trigger slow on agent.step');
+    ok(poll_until(sub { $llm->stats->{active} == 0 }), 'all calls are closed');
+    my $calls = () = $llm->calls(qr/"raced \d/);
+
+    # whatever is in the queue has its turn before a new task has all its own
+    for my $server (@servers) {
+        my $r = $server->post('/x/racer/tasks', { input => 'then ' . '[['
+                              . encode(['list', 'list', 'finish:x']) . ']]' });
+        my $of = "where task_id = '$r->{json}{task_id}'";
+        ok(poll_until(sub { $count->("step $of and is_last") }),
+           'another task runs to its end');
+    }
+    is(scalar(() = $llm->calls(qr/"raced \d/)), $calls,
+       'no call was made for those any more');
+    is($count->('queue'), 0, 'nothing of them is in the queue');
+
+    for my $one (@all) {
+        is($count->("step $one->{of}"), $one->{steps},
+           "$one->{name}: no step more");
+    }
+    for my $table (qw(step queue artifact secret)) {
+        is($pg->psql("select count(*) from agent.$table where task_id not in "
+                     . '(select task_id from agent.task)'), 0,
+           "no $table of a task that is not there");
+    }
+    ok(poll_until(sub { files() == $files }), 'no file of one is left');
+    is($pg->psql('select count(*) from agent.step s join agent.task t using '
+       . "(task_id) left join agent.usage u using (task_id, step_id) where "
+       . "t.input like 'raced %' and u.step_id is null"), 0,
+       'each step is billed');
+    $_->finish for @servers;
+}
+
 $nginx->finish;
 done_testing();

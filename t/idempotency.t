@@ -269,6 +269,31 @@ for ([''], ['""'], ['a b'], ["\xc3\xa9"], ['"open'], ['k' x 256],
 }
 
 
+# twins: a step is asked for by several at once, at both of them
+
+for my $round (1 .. 60) {
+    my $task = make_task($nginx, "twins $round [[echo]]");
+    my @c = map { $_->connect } ($nginx, $other) x 3;
+    my %ask = (method => 'POST', path => "$at/tasks/$task/steps",
+               body => { input => "twin $round" }, key("twin-$round"));
+    $_->send(%ask) for @c;
+    my @r = map { $_->answer } @c;
+    push @r, map { AgentTest::Http::request(port => $_->port, %ask) }
+             $nginx, $other;
+
+    my %by;
+    $by{$_->{status}}++ for @r;
+    my %ids = map { $_->{json}{step_id} // 'none', 1 }
+              grep { $_->{status} == 200 } @r;
+    is(encode(\%by), '{"200":8}', "twins $round: all have an answer")
+        or diag map { "$_->{body}\n" } grep { $_->{status} != 200 } @r;
+    is(join(' ', keys %ids), $pg->psql('select step_id from agent.step where '
+       . "task_id = '$task'"), "twins $round: which is the only step's");
+    is($r[$_]{headers}{'idempotency-replayed'}, 'true',
+       "twins $round: a replay") for 6, 7;
+}
+
+
 # a restart, and 24 hours later
 
 {

@@ -458,6 +458,49 @@ sub script { return '[[' . encode([@_]) . ']]' }
 }
 
 
+# Put back, as its agent has got full, with clients that wait ------------------
+
+{
+    my %o = (http => '    agent_queue 100 poll=1s;',
+             agents => { one => 'concurrency 1;' });
+    my $n = on_record(start(%o), $pg);
+    my $other = start(%o);
+    my $spared = 0;
+
+    for my $round (1 .. 20) {
+        $other->stop;
+        my @ids = map { make_task($n, "back $round.$_ [[echo+hold]]",
+                                  at => '/x/one') } 1 .. 4;
+        my $of = '(' . join(',', map { "'$_'" } @ids) . ')';
+
+        # all are taken before it is known that there is one place only
+        my @c = map { $n->connect(seconds => 60) } @ids;
+        $c[$_]->send(method => 'POST', path => "/x/one/tasks/$ids[$_]/steps",
+                     body => {}) for 0 .. 3;
+        ok(held_is(1), "round $round: one runs");
+        ok(poll_until(sub { queued() == 3 }), 'three are in the queue');
+        is(one("select count(*) from agent.queue where task_id in $of and "
+               . 'not watched'), 0, 'whose clients want to be told');
+        $spared += one("select count(*) from agent.step where task_id in $of "
+                       . 'and spared > 0');
+
+        $other->start;
+        my $done = "select count(*) from agent.step where task_id in $of and "
+                   . 'status = 2';
+        ok(poll_until(sub { $llm->release; one($done) eq '4' }, 30),
+           'all run, by whomever');
+        my @r = map { $_->answer } @c;
+        is_deeply([map { $_->{status} } @r], [(200) x 4], 'all are told');
+        is(join(' ', map { $_->{json}{output} } @r),
+           join(' ', map { "back $round.$_" } 1 .. 4), 'of their own steps');
+        last if $spared > 6 && $round > 2;
+    }
+    cmp_ok($spared, '>', 0, 'some were handed back');
+    $n->finish;
+    $other->finish;
+}
+
+
 # Nobody executes -------------------------------------------------------------
 
 {

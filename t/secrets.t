@@ -239,6 +239,37 @@ sub clean {
 }
 
 
+# An empty answer: it, too, when it waits in the queue.
+
+for my $body ({}, { input => undef }, { input => '' }) {
+    my $at = '/x/one';
+    my $name = 'empty ' . encode($body);
+    $name =~ tr/"{}//d;
+    my $id = asked($name, $at, { content => 'got <%ANSWER%>' });
+    my $direct = asked("$name at once", $at, { content => 'got <%ANSWER%>' });
+
+    my $other = make_task($nginx, 'in the way [[echo+hold]]', at => $at);
+    my $c = $nginx->connect;
+    $c->send(method => 'POST', path => "$at/tasks/$other/steps", body => {});
+    ok(poll_until(sub { $llm->stats->{held} == 1 }, 10), "$name: one runs");
+    my $d = $nginx->connect;
+    $d->send(method => 'POST', path => "$at/tasks/$id/steps", body => $body);
+    ok(poll_until(sub { $pg->psql('select count(*) from agent.queue') == 1 },
+                  10), "$name: it waits");
+    $llm->release;
+    is($c->answer->{status}, 200, "$name: the first is answered");
+    my $queued = $d->answer;
+    my $r = run_step($nginx, $direct, $body, at => $at);
+    is($queued->{status}, 200, "$name: it, too") or diag $queued->{body};
+    is($r->{status}, 200, "$name: at once") or diag $r->{body};
+    is($queued->{json}{status}, 'completed', "$name: completed");
+    is($queued->{json}{output}, $r->{json}{output}, "$name: as at once");
+    is($queued->{json}{input}, $r->{json}{input}, "$name: the same input");
+    is(llm_got($name), llm_got("$name at once"), "$name: the LLM got the same");
+    clean($name);
+}
+
+
 # A fast and large answer makes no temporary file, "proxy_buffering" or not.
 
 {

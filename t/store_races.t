@@ -20,6 +20,7 @@ my $llm = AgentTest::LLM->new;
 my $nginx = AgentTest::Nginx->new(conf => conf(
     pg => $pg, llm => $llm, workers => 2,
     agents => { slow => 'timeout 120s; attempts 1; price 2; max_steps 500;' }));
+on_record($nginx, $pg);
 my $dir = scratch();
 
 # whenever a step begins beside one that runs, it is written down
@@ -364,6 +365,74 @@ for (@spare) {
     ok(poll_until(sub {
         $nginx->post('/agent/tasks', { input => 'on' })->{status} == 200;
     }), 'the new ones serve');
+}
+
+
+# Answers that get lost --------------------------------------------------------
+
+# While one nginx works through a queue, the connections that claim, end and
+# renew are killed: what was committed is not heard of, or what was sent is not
+# committed.
+
+{
+    my %o = (pg => $pg, llm => $llm, http => '    agent_concurrency 8; '
+             . 'agent_queue 1000 poll=1s;',
+             agents => { lost => 'timeout 20s; attempts 3; price 1;' });
+    my $n = AgentTest::Nginx->new(conf => conf(%o, main => '', http =>
+                                  '    agent_run off;'));
+    $nginx->stop;
+
+    my @ids;
+    for my $k (1 .. 200) {
+        my $id = make_task($n, "lost $k [[echo+delay:50]]", at => '/x/lost');
+        my $a = run_step($n, $id, {}, at => '/x/lost',
+                         headers => { Prefer => 'respond-async' });
+        is($a->{status}, 202, "step $k is queued") if $a->{status} != 202;
+        push @ids, $id;
+    }
+    my $in = 'task_id in (' . join(',', map { "'$_'" } @ids) . ')';
+    is($pg->psql("select count(*) from agent.queue where $in"), 200,
+       'two hundred steps are queued');
+    $n->finish;
+
+    $n = AgentTest::Nginx->new(conf => conf(%o));
+    my ($left, $kills) = (200, 0);
+    ok(poll_until(sub {
+        # those that write: the last thing they said was a change
+        $kills += $pg->psql('select count(pg_terminate_backend(pid)) from '
+            . "pg_stat_activity where application_name = 'nginx-agent' and "
+            . 'datname = current_database() and query ~ '
+            . "'(agent.queue|update agent.step|commit)'");
+        sleep rand 0.2;
+        $left = $pg->psql("select count(*) from agent.step where $in and "
+                          . 'status < 2');
+        return $left == 0;
+    }, 60), 'every one ends') or diag "$left are left", $n->log_text;
+    note "$kills connections were killed";
+    cmp_ok($kills, '>', 3, 'with many a connection killed');
+
+    is($pg->psql("select string_agg(distinct status::text, ' ') from "
+                 . "agent.step where $in"), 2, 'all are completed');
+    is($pg->psql("select count(*) from agent.step where $in and "
+                 . 'attempt - spared not between 1 and 3'), 0,
+       'none by more attempts than it may have');
+    is($pg->psql("select count(*) from agent.queue where $in"), 0,
+       'none is in the queue');
+
+    my (%calls, @over);
+    $calls{$_->{step}}++ for $llm->started;
+    for (split /\n/, $pg->psql('select step_id, attempt, spared from '
+                               . "agent.step where $in"))
+    {
+        my ($step, $attempt, $spared) = split /\|/;
+        push @over, "$_|" . ($calls{$step} // 0)
+            if ($calls{$step} // 0) < 1 || ($calls{$step} // 0) > $attempt;
+    }
+    is("@over", '', 'each was called once for an attempt at most');
+    is($pg->psql("select count(*), count(distinct step_id) from agent.usage "
+                 . "where $in"), '200|200', 'each is billed once');
+    $n->finish;
+    $nginx->start;
 }
 
 

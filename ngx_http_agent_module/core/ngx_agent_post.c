@@ -94,6 +94,7 @@ ngx_agent_post_call(ngx_agent_post_t *post, ngx_agent_live_t *live)
 
     call->queue = !live->slot;
     call->watched = !post->async;
+    call->refuse = ngx_agent_queue_is_full();
 
     /* the call may outlive the asker */
 

@@ -59,6 +59,8 @@ static ngx_msec_t                    ngx_agent_queue_next;
 static uint64_t                      ngx_agent_queue_seen;
 static uint64_t                      ngx_agent_queue_in;
 static uint64_t                      ngx_agent_queue_out;
+static uint64_t                      ngx_agent_queue_then_in;
+static uint64_t                      ngx_agent_queue_then_out;
 
 
 ngx_int_t
@@ -513,8 +515,8 @@ ngx_agent_queue_depth(void)
     call->handler = ngx_agent_queue_counted;
     call->limit = ngx_agent_queue_conf->queue;
 
-    ngx_agent_queue_in = ngx_agent_stat_sum(NGX_AGENT_STAT_QUEUED);
-    ngx_agent_queue_out = ngx_agent_stat_sum(NGX_AGENT_STAT_CLAIMED);
+    ngx_agent_queue_then_in = ngx_agent_stat_sum(NGX_AGENT_STAT_QUEUED);
+    ngx_agent_queue_then_out = ngx_agent_stat_sum(NGX_AGENT_STAT_CLAIMED);
 
     if (ngx_agent_store_depth(call) != NGX_AGAIN) {
         ngx_destroy_pool(pool);
@@ -532,6 +534,8 @@ ngx_agent_queue_counted(ngx_agent_store_call_t *call)
 
     if (call->rc == NGX_OK) {
         ngx_agent_queue_seen = call->total;
+        ngx_agent_queue_in = ngx_agent_queue_then_in;
+        ngx_agent_queue_out = ngx_agent_queue_then_out;
         ngx_agent_stat_set(DEPTH, call->total);
         ngx_agent_stat_set(DEPTH_AT, ngx_time());
     }

@@ -32,6 +32,9 @@ static void ngx_agent_step_put_back(ngx_event_t *ev);
 static void ngx_agent_step_left(ngx_agent_store_call_t *call);
 static void ngx_agent_step_save(ngx_event_t *ev);
 static void ngx_agent_step_saved(ngx_agent_store_call_t *call);
+static void ngx_agent_step_failed(ngx_agent_live_t *live, ngx_str_t *why,
+    ngx_uint_t code, ngx_uint_t status);
+static void ngx_agent_step_bare(ngx_agent_live_t *live);
 static void ngx_agent_step_ended(ngx_agent_live_t *live);
 static void ngx_agent_step_unsaved(ngx_agent_live_t *live, const char *what);
 static void ngx_agent_step_forget(ngx_agent_live_t *live);
@@ -387,6 +390,7 @@ ngx_agent_step_retry(ngx_event_t *ev)
     call = ngx_agent_live_call(live, ngx_agent_step_retried);
 
     if (call == NULL || ngx_agent_store_retry_step(call) != NGX_AGAIN) {
+        ngx_agent_live_call_done(live);
         ngx_agent_step_leave(live, 0, 0);
     }
 }
@@ -433,6 +437,15 @@ void
 ngx_agent_step_fail(ngx_agent_live_t *live, ngx_str_t *why, ngx_uint_t code,
     ngx_uint_t status)
 {
+    ngx_agent_step_failed(live, why, code, status);
+    ngx_agent_step_end(live);
+}
+
+
+static void
+ngx_agent_step_failed(ngx_agent_live_t *live, ngx_str_t *why,
+    ngx_uint_t code, ngx_uint_t status)
+{
     ngx_agent_json_t   j;
     ngx_agent_step_t  *step;
 
@@ -472,8 +485,6 @@ ngx_agent_step_fail(ngx_agent_live_t *live, ngx_str_t *why, ngx_uint_t code,
     }
 
     (void) ngx_agent_step_move(step, NGX_AGENT_STEP_FAILED, live->log);
-
-    ngx_agent_step_end(live);
 }
 
 
@@ -575,8 +586,13 @@ ngx_agent_step_saved(ngx_agent_store_call_t *call)
     /* refused by the database: no room, a trigger; it may yet be mended */
 
     if (++live->tries >= NGX_AGENT_STEP_TRIES || ngx_terminate) {
-        ngx_agent_step_unsaved(live, "its end could not be saved");
-        return;
+
+        if (live->step.status == NGX_AGENT_STEP_FAILED || ngx_terminate) {
+            ngx_agent_step_unsaved(live, "its end could not be saved");
+            return;
+        }
+
+        ngx_agent_step_bare(live);
     }
 
     pause = NGX_AGENT_STEP_PAUSE << live->tries;
@@ -587,6 +603,27 @@ ngx_agent_step_saved(ngx_agent_store_call_t *call)
 
     live->event.handler = ngx_agent_step_save;
     ngx_add_timer(&live->event, pause);
+}
+
+
+/*
+ * The database will not have this result; it may have a few words in its
+ * place.  Otherwise the step would be run, and paid for, again and again.
+ */
+
+static void
+ngx_agent_step_bare(ngx_agent_live_t *live)
+{
+    ngx_str_t  why;
+
+    ngx_agent_step_conf->runner->dropped(live);
+
+    /* nothing of its end is on record */
+    live->step.status = NGX_AGENT_STEP_RUNNING;
+    live->tries = NGX_AGENT_STEP_TRIES - 2;
+
+    ngx_str_set(&why, "the database refused to save the result");
+    ngx_agent_step_failed(live, &why, NGX_AGENT_STEP_BAD_GATEWAY, 0);
 }
 
 

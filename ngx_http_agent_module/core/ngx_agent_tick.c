@@ -177,9 +177,10 @@ ngx_agent_tick(ngx_event_t *ev)
         ngx_agent_tick_connection = connection;
         ngx_agent_ticks = 0;
 
-        /* what was said in between was not heard */
+        /* what was said in between was not heard, and leases have aged */
         ngx_agent_queue_poll();
         ngx_agent_tick_polled = ngx_current_msec;
+        ngx_agent_live_renew(ev->log);
     }
 
     ngx_agent_store_replan();
@@ -258,9 +259,18 @@ ngx_agent_tick_sweep(void)
 }
 
 
+/*
+ * Not soon after a new connection: the answers to what was sent again come
+ * only now.
+ */
+
 void
 ngx_agent_tick_orphans(void)
 {
+    if (ngx_agent_ticks < NGX_AGENT_TICK_RENEW - 1) {
+        return;
+    }
+
     ngx_agent_tick_start(NGX_AGENT_CHORE_ORPHANS);
 }
 

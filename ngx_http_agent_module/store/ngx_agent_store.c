@@ -145,7 +145,11 @@ ngx_agent_store_hears(void)
 ngx_uint_t
 ngx_agent_store_connection(void)
 {
-    return ngx_agent_pg_number(NGX_AGENT_PG_WRITER);
+    ngx_uint_t  writer;
+
+    writer = ngx_agent_pg_number(NGX_AGENT_PG_WRITER);
+
+    return writer ? writer + ngx_agent_pg_number(NGX_AGENT_PG_READER) : 0;
 }
 
 

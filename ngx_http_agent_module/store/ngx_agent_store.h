@@ -118,6 +118,8 @@ struct ngx_agent_store_call_s {
     unsigned                   queue:1;   /* this worker cannot run it */
     unsigned                   watched:1; /* tell when the step has ended */
     unsigned                   spare:1;   /* the attempt does not count */
+    unsigned                   refuse:1;  /* the queue is full */
+    unsigned                   careful:1; /* private */
 
     ngx_int_t                  rc;
     ngx_agent_begin_e          begin;
@@ -150,6 +152,8 @@ ngx_int_t ngx_agent_store_create_task(ngx_agent_store_call_t *call);
  * failed).  With "queue", or when the agent is one of "full", the step is
  * stored as CREATED and QUEUED is what comes out.  FINISHED: step->id names
  * the last step.  Idempotent by step->id.
+ *
+ * rc is NGX_BUSY when the step would have to wait and "refuse" is set.
  *
  * A call that was sent when the time was up is not given up: it is known only
  * later whether the step is begun, and who runs it must know.  The handler
@@ -286,7 +290,10 @@ void ngx_agent_store_news(ngx_agent_news_pt handler);
 /* News are heard at present: no pooler in between, and a connection is up. */
 ngx_uint_t ngx_agent_store_hears(void);
 
-/* The number of the present connection for writing, or 0: there is none. */
+/*
+ * A number that changes with each new connection, for writing or for news; 0:
+ * there is none for writing.
+ */
 ngx_uint_t ngx_agent_store_connection(void);
 
 /*

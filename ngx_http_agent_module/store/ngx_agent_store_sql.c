@@ -83,10 +83,10 @@ const ngx_agent_pg_stmt_t  ngx_agent_store_stmts[] = {
       "  where u.step_id is not null"
       "  on conflict do nothing returning task_id"
       "), queued as ("
-      "  insert into agent.queue (task_id, seq, tenant, agent)"
+      "  insert into agent.queue as q (task_id, seq, tenant, agent)"
       "  select u.task_id, 1, u.tenant, u.agent"
       "  from u join first on first.task_id = u.task_id"
-      "  on conflict do nothing returning agent"
+      NEWER " returning agent"
       ")"
       " select 1::int4, coalesce(old.task_id, u.task_id),"
       "        case when old.other then 2"
@@ -157,39 +157,44 @@ const ngx_agent_pg_stmt_t  ngx_agent_store_stmts[] = {
       " from u left join old on true",
       8, { UUID, TEXT, UUID, TEXT, TEXT, INT8, TEXT, TEXT }, 0 },
 
+    /* a secret is not for this one: 8, it is to go by the next statement */
     { "begin_step",
       JUDGED("unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[],"
              "       $5::json[], $6::text[], $7::int4[]) with ordinality"
              "  as u(task_id, tenant, step_id, input, additional_input,"
-             "       owner, lease, ord)", "false", "", NO_REPLAY)
-      BEGUN("judged", "1", "1", "owner", LEASED)
-      VERDICTS(""),
+             "       owner, lease, ord)", "false", "", NO_REPLAY,
+             "")
+      BEGUN("judged", "verdict = 0 and not redact", "1", "1", "owner", LEASED)
+      VERDICTS("case when j.redact then 8 else 2 end", ""),
       7, { UUID, TEXT, UUID, TEXT, JSON, TEXT, INT4 }, 1 },
 
     /* the same when this worker, or this agent, has enough to do */
     { "queue_step",
       JUDGED("unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[],"
              "       $5::json[], $6::text[], $7::int4[], $8::bool[],"
-             "       $9::text[], $10::bool[]) with ordinality"
+             "       $9::text[], $10::bool[], $11::bool[]) with ordinality"
              "  as u(task_id, tenant, step_id, input, additional_input,"
-             "       owner, lease, queue, agents_full, watched, ord)",
-             QUEUE_ANYWAY, "", NO_REPLAY)
+             "       owner, lease, queue, agents_full, watched, refuse, ord)",
+             QUEUE_ANYWAY, "", NO_REPLAY, REFUSE)
       BEGUN_PUT("judged", PUT)
       QUEUED
-      VERDICTS(", " WAKE("queued", "")),
-      10, { UUID, TEXT, UUID, TEXT, JSON, TEXT, INT4, BOOL, TEXT, BOOL }, 1 },
+      VERDICTS("2", ", " WAKE("queued", "")),
+      11, { UUID, TEXT, UUID, TEXT, JSON, TEXT, INT4, BOOL, TEXT, BOOL,
+            BOOL }, 1 },
 
     /*
      * The same with a key.  One whose step was never stored is free again;
      * but a key that came in this very moment has a step that this statement
-     * cannot see yet: hence the second look at the key itself.
+     * cannot see yet: hence the second look at the key itself.  11:
+     * somebody was faster, ask again.
      */
     { "queue_step_keyed",
       JUDGED("(values (1, $1::uuid, $2::text, $3::uuid, $4::text, $5::json,"
              "         $6::text, $7::int4, $8::bool, $9::text, $10::bool,"
-             "         $11::text, $12::text))"
+             "         $11::bool, $12::text, $13::text))"
              "  as u(ord, task_id, tenant, step_id, input, additional_input,"
-             "       owner, lease, queue, agents_full, watched, key, print)",
+             "       owner, lease, queue, agents_full, watched, refuse, key,"
+             "       print)",
              QUEUE_ANYWAY,
              " left join lateral ("
              "   select k.print, k.item_id from agent.idempotency k"
@@ -197,7 +202,8 @@ const ngx_agent_pg_stmt_t  ngx_agent_store_stmts[] = {
              "     and " KEY_LIVES("k")
              "     and (k.print <> u.print or exists"
              "       (select from agent.step s where s.task_id = k.task_id"
-             "          and s.step_id = k.item_id))) k on true", REPLAY)
+             "          and s.step_id = k.item_id))) k on true", REPLAY,
+             REFUSE)
       ", keyed as ("
       "  insert into agent.idempotency as k (tenant, key, print, task_id,"
       "                                      item_id)"
@@ -216,9 +222,9 @@ const ngx_agent_pg_stmt_t  ngx_agent_store_stmts[] = {
       "), own as (select * from judged where exists (select from keyed))"
       BEGUN_PUT("own", PUT)
       QUEUED
-      VERDICTS(", " WAKE("queued", "")),
-      12, { UUID, TEXT, UUID, TEXT, JSON, TEXT, INT4, BOOL, TEXT, BOOL, TEXT,
-            TEXT }, 0 },
+      VERDICTS("11", ", " WAKE("queued", "")),
+      13, { UUID, TEXT, UUID, TEXT, JSON, TEXT, INT4, BOOL, TEXT, BOOL, BOOL,
+            TEXT, TEXT }, 0 },
 
     { "end_step", END_STEP("", "", "", ""), 14, { END_STEP_TYPES }, 1 },
 
@@ -249,10 +255,10 @@ const ngx_agent_pg_stmt_t  ngx_agent_store_stmts[] = {
       "    and e.seq < t.max_steps"
       "  on conflict do nothing returning task_id, seq, tenant"
       "), queued as ("
-      "  insert into agent.queue (task_id, seq, tenant, agent)"
+      "  insert into agent.queue as q (task_id, seq, tenant, agent)"
       "  select f.task_id, f.seq, f.tenant, e.agent"
       "  from follow f join ended e on e.task_id = f.task_id"
-      "  on conflict do nothing returning agent"
+      NEWER " returning agent"
       "), ",
       ", " TELL("agent_ended", "ended where watched") ", "
       WAKE("queued", "")),
@@ -285,12 +291,12 @@ const ngx_agent_pg_stmt_t  ngx_agent_store_stmts[] = {
       "  returning u.ord, s.task_id, s.seq, s.tenant, s.created_at, u.agent,"
       "            u.delay, u.watched"
       "), queued as ("
-      "  insert into agent.queue (task_id, seq, tenant, agent, run_at,"
-      "                           watched)"
+      "  insert into agent.queue as q (task_id, seq, tenant, agent, run_at,"
+      "                                watched)"
       "  select task_id, seq, tenant, agent,"
       "         case when delay = 0 then created_at"
       "              else now() + delay * interval '1 ms' end, watched"
-      "  from back on conflict do nothing returning agent"
+      "  from back" NEWER " returning agent"
       ")"
       " select ord::int4, " WAKE("queued", "!") " from back",
       8, { UUID, INT4, INT4, TEXT, TEXT, INT8, BOOL, BOOL }, 1 },
@@ -361,28 +367,34 @@ const ngx_agent_pg_stmt_t  ngx_agent_store_stmts[] = {
       ")" BACK,
       1, { INT4 }, 0 },
 
-    /* those of workers that are known to be gone */
+    /*
+     * Those of workers that are known to be gone.  A worker's row goes when
+     * nothing of it is found any more: its last claim may commit after it.
+     */
     { "bury",
-      "with dead as ("
-      "  delete from agent.worker where name = any($1::text[])"
-      "), back as ("
+      "with back as ("
       GONE
       "  from (select task_id, seq from agent.step"
       "        where status = 1 and owner = any($1::text[])"
       "        for update skip locked) l"
       "  where s.task_id = l.task_id and s.seq = l.seq"
       "  returning s.task_id, s.seq, s.tenant, s.created_at"
+      "), dead as ("
+      "  delete from agent.worker where name = any($1::text[])"
+      "    and not exists (select from back)"
       ")" BACK,
       1, { TEXTS }, 0 },
 
     /*
      * Those this worker owns and does not know of, as an answer got lost:
-     * right after it has renewed all others.  No attempt was made of them.
+     * right after it has renewed all others.  Most likely no attempt was
+     * made of them; but not for ever.
      */
     { "orphans",
       "with back as ("
       "  update agent.step s set status = 0, owner = null,"
-      "         lease_until = null, spared = s.spared + 1"
+      "         lease_until = null,"
+      "         spared = s.spared + (s.spared < 8)::int"
       "  from (select task_id, seq from agent.step"
       "        where status = 1 and owner = $1::text"
       "          and lease_until < now() + $2::int4 * interval '1 ms'"
@@ -392,7 +404,10 @@ const ngx_agent_pg_stmt_t  ngx_agent_store_stmts[] = {
       ")" BACK,
       2, { TEXT, INT4 }, 0 },
 
-    /* $1: ms that a step may wait in the queue */
+    /*
+     * $1: ms that a step may wait in the queue.  What is told at once has
+     * room for some 200 ids.
+     */
     { "expire",
       "with old as ("
       "  delete from agent.queue q using ("
@@ -440,8 +455,12 @@ const ngx_agent_pg_stmt_t  ngx_agent_store_stmts[] = {
       "), workers as ("
       "  delete from agent.worker where seen_at < now() - interval '1 day'"
       ")"
-      " select (select count(*) from ended)::int8, "
-      TELL("agent_ended", "ended"),
+      " select (select count(*) from ended)::int8,"
+      "        (select count(*) from (select pg_notify('agent_ended', ids)"
+      "         from (select string_agg(step_id::text, ',') as ids"
+      "               from (select step_id,"
+      "                            (row_number() over () - 1) / 200 as part"
+      "                     from ended) e group by part) x) n)",
       1, { INT8 }, 0 },
 
     /* $3: one step, or null for whichever runs or waits */

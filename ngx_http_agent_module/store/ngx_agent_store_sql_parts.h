@@ -40,12 +40,28 @@
     " string_agg(step_id::text, ',')) from " rows                             \
     " having count(*) > 0) n)"
 
+/*
+ * With no "on conflict": that would cost each row another look, and a step
+ * ends once, as what is told by its lease has one before it ends and none
+ * ever after.
+ */
+
 #define BILL(rows)                                                            \
     "insert into agent.usage (task_id, step_id, tenant, agent, attempt,"      \
     "                         status, tokens_in, tokens_out, price)"          \
     " select task_id, step_id, tenant, agent, attempt, status, tokens_in,"    \
-    "        tokens_out, price::numeric from " rows                           \
-    " on conflict do nothing"
+    "        tokens_out, price::numeric from " rows
+
+
+/*
+ * Of a task one step at most waits.  An entry of an older one is left over
+ * from a step that was cancelled in the moment it came into the queue.
+ */
+
+#define NEWER                                                                 \
+    " on conflict (task_id) do update set seq = excluded.seq,"                \
+    "   agent = excluded.agent, run_at = excluded.run_at, queued_at = now()," \
+    "   watched = excluded.watched where q.seq < excluded.seq"
 
 
 /*
@@ -59,33 +75,39 @@
 /*
  * The beginning of a step.  "judged" has the verdict on each call, as
  * ngx_agent_begin_e says it, and 9: this very step was begun before, its
- * answer got lost.  put: the step goes into the queue instead of being leased
- * to the worker that asks.  A secret is redacted also when it is given again
- * after its step failed.  A running step whose lease has lapsed is told by
- * "lapsed": sweeping frees it.
+ * answer got lost: it is ours if nobody else has had it since.  put: the step
+ * goes into the queue instead of being leased to the worker that asks.  A
+ * secret is redacted also when it is given again after its step failed.  A
+ * running step whose lease has lapsed is told by "lapsed": sweeping frees it.
  */
 
-#define JUDGED(source, put, keys, replay)                                     \
+#define JUDGED(source, put, keys, replay, refuse)                             \
     "with judged as ("                                                        \
     "  select u.*, t.agent, t.input as task_input, l.seq, l.attempt,"         \
     "         l.status, l.lapsed, " put " as put,"                            \
-    "         coalesce(l.secret and l.status = 3"                             \
-    "                  or l.redacted and l.status in (4, 5), false)"          \
-    "           as redact,"                                                   \
+    "         case when l.last_id = u.step_id then l.redacted"                \
+    "              else coalesce(l.secret and l.status = 3"                   \
+    "                     or l.redacted and l.status in (4, 5), false)"       \
+    "              end as redact, l.last_owner,"                              \
     "         case when t.task_id is null then l.last_id " replay(LAST)       \
     "              else l.last_id end as last_id,"                            \
     "         case when t.task_id is null then 1"                             \
-    "              when l.last_id = u.step_id then 9 " replay(VERDICT)        \
+    "              when l.last_id = u.step_id then 9"                         \
+    "              when l.seq > 1 and exists (select from agent.step s"       \
+    "                     where s.task_id = u.task_id"                        \
+    "                       and s.step_id = u.step_id) then 5 "               \
+    replay(VERDICT)                                                           \
     "              when l.status in (0, 1) then 2"                            \
     "              when l.is_last and coalesce(u.input, '') = '' then 3"      \
-    "              when l.seq >= t.max_steps then 4"                          \
+    "              when l.seq >= t.max_steps then 4 " refuse                  \
     "              else 0 end as verdict"                                     \
     "  from " source                                                          \
     "  left join agent.task t"                                                \
     "    on t.task_id = u.task_id and t.tenant = u.tenant"                    \
     "  left join lateral ("                                                   \
     "    select s.seq, s.step_id as last_id, s.status, s.is_last, s.secret,"  \
-    "           s.redacted, s.attempt, s.lease_until < now() as lapsed"       \
+    "           s.redacted, s.attempt, s.lease_until < now() as lapsed,"      \
+    "           s.owner as last_owner"                                        \
     "    from agent.step s where s.task_id = u.task_id"                       \
     "    order by s.seq desc limit 1) l on true" keys                         \
     ")"
@@ -96,7 +118,7 @@
 #define REPLAY_VERDICT   "when k.print <> u.print then 7"                     \
                          " when k.item_id is not null then 6"
 
-#define BEGUN(rows, status, attempt, owner, lease)                            \
+#define BEGUN(rows, begins, status, attempt, owner, lease)                    \
     ", begun as ("                                                            \
     "  insert into agent.step (task_id, seq, step_id, tenant, status,"        \
     "         attempt, owner, lease_until, redacted, input,"                  \
@@ -105,10 +127,15 @@
     "         " attempt ", " owner ", " lease ", redact,"                     \
     "         case when redact and input is not null then '[redacted]'"       \
     "              else input end, additional_input"                          \
-    "  from " rows " where verdict = 0"                                       \
+    "  from " rows " where " begins                                           \
     "  on conflict do nothing"                                                \
     "  returning step_id, seq"                                                \
-    "), kept as ("                                                            \
+    ")"
+
+/* what must not stand in the step's row while it runs or waits */
+
+#define KEPT                                                                  \
+    ", kept as ("                                                             \
     "  insert into agent.secret (task_id, value)"                             \
     "  select j.task_id, j.input from judged j join begun b"                  \
     "    on b.step_id = j.step_id"                                            \
@@ -118,25 +145,26 @@
 
 #define LEASED   "now() + lease * interval '1 ms'"
 
-#define PUT      "1 - put::int", "1 - put::int",                              \
+#define PUT      "verdict = 0", "1 - put::int", "1 - put::int",               \
                  "case when not put then owner end",                          \
                  "case when not put then " LEASED " end"
 
-#define BEGUN_PUT(rows, put)  BEGUN(rows, put)
+#define BEGUN_PUT(rows, put)  BEGUN(rows, put) KEPT
 
 #define QUEUED                                                                \
     ", queued as ("                                                           \
-    "  insert into agent.queue (task_id, seq, tenant, agent, watched)"        \
+    "  insert into agent.queue as q (task_id, seq, tenant, agent, watched)"   \
     "  select j.task_id, b.seq, j.tenant, j.agent, j.watched"                 \
     "  from judged j join begun b on b.step_id = j.step_id where j.put"       \
-    "  on conflict do nothing returning agent"                                \
+    NEWER " returning agent"                                                  \
     ")"
 
-#define VERDICTS(more)                                                        \
+#define VERDICTS(lost, more)                                                  \
     " select j.ord::int4,"                                                    \
-    "        case when j.verdict = 9 then case when j.status = 0 then 5"      \
-    "                                          else 0 end"                    \
-    "             when j.verdict = 0 and b.seq is null then 2"                \
+    "        case when j.verdict = 9 then"                                    \
+    "               case when j.status = 1 and j.attempt = 1"                 \
+    "                         and j.last_owner = j.owner then 0 else 5 end"   \
+    "             when j.verdict = 0 and b.seq is null then " lost            \
     "             when j.verdict = 0 and j.put then 5"                        \
     "             else j.verdict end,"                                        \
     "        coalesce(b.seq, j.seq), j.agent, j.task_input, j.redact,"        \
@@ -144,6 +172,10 @@
     "                        else 1 end,"                                     \
     "        j.verdict = 2 and j.lapsed" more                                 \
     " from judged j left join begun b on b.step_id = j.step_id"
+
+/* 10: it would have to wait, and there is no room in the queue */
+
+#define REFUSE   "when u.refuse and " QUEUE_ANYWAY " then 10"
 
 #define QUEUE_ANYWAY                                                          \
     "(u.queue or coalesce(t.agent = any(string_to_array(u.agents_full, ',')),"\
@@ -189,10 +221,11 @@
 
 #define BACK                                                                  \
     ", queued as ("                                                           \
-    "  insert into agent.queue (task_id, seq, tenant, agent, run_at, watched)"\
+    "  insert into agent.queue as q (task_id, seq, tenant, agent, run_at,"    \
+    "                                watched)"                                \
     "  select b.task_id, b.seq, b.tenant, t.agent, b.created_at, true"        \
     "  from back b join agent.task t on t.task_id = b.task_id"                \
-    "  on conflict do nothing returning agent"                                \
+    NEWER " returning agent"                                                  \
     ")"                                                                       \
     " select (select count(*) from back)::int8, " WAKE("queued", "!")
 

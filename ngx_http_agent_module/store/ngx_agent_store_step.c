@@ -8,6 +8,12 @@
 #include "ngx_agent_json.h"
 
 
+/* verdicts beyond ngx_agent_begin_e */
+#define NGX_AGENT_STORE_CAREFUL  8
+#define NGX_AGENT_STORE_NO_ROOM  10
+#define NGX_AGENT_STORE_FASTER   11
+
+
 static ngx_int_t ngx_agent_store_begin_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows);
 static ngx_int_t ngx_agent_store_end_rows(ngx_agent_store_call_t *call,
@@ -42,7 +48,7 @@ ngx_agent_store_begin_step(ngx_agent_store_call_t *call)
     if (call->key.data) {
         stmt = NGX_AGENT_SQL_QUEUE_STEP_KEYED;
 
-    } else if (call->queue || call->full.len) {
+    } else if (call->queue || call->full.len || call->careful) {
         stmt = NGX_AGENT_SQL_QUEUE_STEP;
 
     } else {
@@ -67,6 +73,7 @@ ngx_agent_store_begin_step(ngx_agent_store_call_t *call)
         ngx_agent_pg_bool(pg, call->queue);
         ngx_agent_pg_text(pg, &call->full);
         ngx_agent_pg_bool(pg, call->watched);
+        ngx_agent_pg_bool(pg, call->refuse);
     }
 
     if (stmt == NGX_AGENT_SQL_QUEUE_STEP_KEYED) {
@@ -91,6 +98,23 @@ ngx_agent_store_begin_rows(ngx_agent_store_call_t *call,
     }
 
     step = call->step;
+
+    switch (ngx_agent_pg_get_int(rows, 0, 1)) {
+
+    case NGX_AGENT_STORE_CAREFUL:
+        /* a secret: the statement for all cases takes care of it */
+        call->careful = 1;
+        return ngx_agent_store_begin_step(call);
+
+    case NGX_AGENT_STORE_FASTER:
+        return ngx_agent_store_begin_step(call);
+
+    case NGX_AGENT_STORE_NO_ROOM:
+        return NGX_BUSY;
+
+    default:
+        break;
+    }
 
     call->begin = (ngx_agent_begin_e) ngx_agent_pg_get_int(rows, 0, 1);
     step->seq = ngx_agent_pg_get_int(rows, 0, 2);
