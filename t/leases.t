@@ -104,7 +104,8 @@ for my $round (1 .. 3) {
 
     ok(poll_until(sub { column($id, 'status') eq '2' }, 20),
        'kill -9 of a worker: the step runs again');
-    my @calls = calls_of("killed $round");
+    my @calls;
+    poll_until(sub { (@calls = calls_of("killed $round")) == 2 });
     is(join(', ', map { $_->{ended} } @calls), 'client closed, ok',
        'the LLM was called twice');
     if (@calls == 2) {
@@ -125,6 +126,7 @@ for my $round (1 .. 3) {
     kill_worker($pid);
     ok(poll_until(sub { column($id, 'status') eq '4' }, 20),
        'attempts 1: it ends as failed');
+    poll_until(sub { (() = calls_of('only once')) == 1 });
     is(scalar(() = calls_of('only once')), 1, 'the LLM was called once');
     my $r = $nginx->get("/x/once/tasks/$id/steps")->{json}{steps}[0];
     is($r->{status}, 'failed', 'the client sees it');
@@ -142,6 +144,7 @@ for my $round (1 .. 3) {
     like(encode($r->{run}), qr/worker/, 'while it runs it says what was');
     kill_worker(runner($id));
     ok(poll_until(sub { column($id, 'status') eq '4' }, 20), 'and not again');
+    poll_until(sub { (() = calls_of('twice')) == 2 });
     is(scalar(() = calls_of('twice')), 2, 'by two calls');
     $r = $nginx->get("/x/two/tasks/$id/steps")->{json}{steps}[0];
     like($r->{additional_output}{error} // '',
@@ -273,6 +276,7 @@ for my $round (1 .. 3) {
     is($pg->psql("select count(*) from agent.artifact where task_id = '$id'"),
        1, 'one artifact');
     is(files(), $before + 1, 'one file');
+    poll_until(sub { (() = calls_of('frozen')) == 2 });
     is(scalar(() = calls_of('frozen')), 2, 'two calls');
 
     my $r = $c->answer;
@@ -289,8 +293,11 @@ for my $round (1 .. 3) {
     like($r->{json}{output}, qr/w38$/, 'has its end');
     is(column($long, 'status, attempt, spared'), '2|1|0',
        'and was not taken over');
-    cmp_ok((calls_of((split ' ', $r->{json}{output})[0]))[-1]{seconds}, '>', 31,
-           'it was that long');
+
+    # the fake LLM writes a line when it has seen the end of the request
+    my ($name) = split ' ', $r->{json}{output};
+    my $last = poll_until(sub { (calls_of($name))[-1] });
+    cmp_ok($last->{seconds}, '>', 31, 'it was that long');
 }
 
 

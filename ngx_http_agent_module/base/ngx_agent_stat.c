@@ -14,6 +14,13 @@
 /* ms between looks at which processes live */
 #define NGX_AGENT_STAT_LOOK      500
 
+/*
+ * A word of "held" counts places in its lower half; in its upper half, those
+ * of them that wait for the queue's answer.
+ */
+#define NGX_AGENT_STAT_ASKED                                                  \
+    ((ngx_atomic_uint_t) 1 << (sizeof(ngx_atomic_uint_t) * 4))
+
 /* of those who want the last free place of an agent at the same moment */
 #define NGX_AGENT_STAT_TRIES     64
 
@@ -68,6 +75,8 @@ static ngx_int_t ngx_agent_stat_probe(ngx_agent_stat_table_t *table,
     ngx_atomic_uint_t key);
 static ngx_uint_t ngx_agent_stat_held(ngx_agent_stat_table_t *table,
     ngx_uint_t row);
+static ngx_uint_t ngx_agent_stat_count(ngx_agent_stat_table_t *table,
+    ngx_uint_t row, ngx_uint_t *asked);
 
 
 static ngx_str_t  ngx_agent_stat_name = ngx_string("ngx_http_agent");
@@ -424,14 +433,30 @@ ngx_agent_stat_give(ngx_str_t *agent)
 
     held = &table->held[row * table->slots + table->own];
 
-    if (*held) {
+    if (*held % NGX_AGENT_STAT_ASKED) {
         (void) ngx_atomic_fetch_add(held, -1);
     }
 }
 
 
+void
+ngx_agent_stat_ask(ngx_str_t *agent, ngx_int_t n)
+{
+    ngx_int_t                row;
+    ngx_agent_stat_table_t  *table;
+
+    row = ngx_agent_stat_row(agent, &table);
+
+    if (row != NGX_ERROR) {
+        (void) ngx_atomic_fetch_add(
+                   &table->held[row * table->slots + table->own],
+                   n * (ngx_atomic_int_t) NGX_AGENT_STAT_ASKED);
+    }
+}
+
+
 ngx_uint_t
-ngx_agent_stat_runs(ngx_str_t *agent)
+ngx_agent_stat_places(ngx_str_t *agent)
 {
     ngx_int_t                row;
     ngx_agent_stat_table_t  *table;
@@ -442,8 +467,37 @@ ngx_agent_stat_runs(ngx_str_t *agent)
 }
 
 
+ngx_uint_t
+ngx_agent_stat_runs(ngx_str_t *agent)
+{
+    ngx_int_t                row;
+    ngx_uint_t               n, asked;
+    ngx_agent_stat_table_t  *table;
+
+    row = ngx_agent_stat_row(agent, &table);
+
+    if (row == NGX_ERROR) {
+        return 0;
+    }
+
+    n = ngx_agent_stat_count(table, row, &asked);
+
+    return n - ngx_min(n, asked);
+}
+
+
 static ngx_uint_t
 ngx_agent_stat_held(ngx_agent_stat_table_t *table, ngx_uint_t row)
+{
+    ngx_uint_t  asked;
+
+    return ngx_agent_stat_count(table, row, &asked);
+}
+
+
+static ngx_uint_t
+ngx_agent_stat_count(ngx_agent_stat_table_t *table, ngx_uint_t row,
+    ngx_uint_t *asked)
 {
     ngx_uint_t         i, n, top;
     ngx_atomic_t      *held;
@@ -451,17 +505,17 @@ ngx_agent_stat_held(ngx_agent_stat_table_t *table, ngx_uint_t row)
 
     held = &table->held[row * table->slots];
 
-    if (table != &ngx_agent_stat_shared) {
-        return held[0];
-    }
+    top = (table == &ngx_agent_stat_shared) ? ngx_agent_stat_zone_data->top
+                                            : 1;
 
-    top = ngx_agent_stat_zone_data->top;
-
-    for (n = 0, i = 0; i < top; i++) {
+    for (n = 0, *asked = 0, i = 0; i < top; i++) {
         one = held[i];
 
-        if (one && ngx_agent_stat_lives(i)) {
-            n += one;
+        if (one
+            && (table != &ngx_agent_stat_shared || ngx_agent_stat_lives(i)))
+        {
+            n += one % NGX_AGENT_STAT_ASKED;
+            *asked += one / NGX_AGENT_STAT_ASKED;
         }
     }
 

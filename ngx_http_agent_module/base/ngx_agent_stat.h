@@ -108,6 +108,15 @@ time_t ngx_agent_stat_since(void);
  */
 ngx_uint_t ngx_agent_stat_take(ngx_str_t *agent, ngx_uint_t max);
 void ngx_agent_stat_give(ngx_str_t *agent);
+
+/*
+ * Says of "n" places of this worker's that nothing runs there yet: it has
+ * asked the queue for steps (n > 0), or has the answer (n < 0).
+ */
+void ngx_agent_stat_ask(ngx_str_t *agent, ngx_int_t n);
+
+/* places taken, and those of them where a step runs */
+ngx_uint_t ngx_agent_stat_places(ngx_str_t *agent);
 ngx_uint_t ngx_agent_stat_runs(ngx_str_t *agent);
 
 

@@ -35,6 +35,7 @@ static ngx_uint_t ngx_agent_queue_claim(ngx_agent_line_t *line,
     ngx_uint_t share);
 static ngx_int_t ngx_agent_queue_send(ngx_agent_line_t *line);
 static void ngx_agent_queue_claimed(ngx_agent_store_call_t *call);
+static void ngx_agent_queue_asked(ngx_agent_line_t *line);
 static void ngx_agent_queue_return(ngx_agent_line_t *line, ngx_uint_t n);
 static void ngx_agent_queue_due(ngx_event_t *ev);
 static void ngx_agent_queue_counted(ngx_agent_store_call_t *call);
@@ -43,7 +44,9 @@ static void ngx_agent_queue_counted(ngx_agent_store_call_t *call);
 static const ngx_agent_core_conf_t  *ngx_agent_queue_conf;
 static ngx_agent_line_t             *ngx_agent_lines;
 static ngx_uint_t                    ngx_agent_nlines;
+/* places taken; of these, for steps that a claim may bring */
 static ngx_uint_t                    ngx_agent_running;
+static ngx_uint_t                    ngx_agent_asked;
 static ngx_uint_t                    ngx_agent_queue_turn;
 static ngx_uint_t                    ngx_agent_queue_opened;
 
@@ -71,6 +74,7 @@ ngx_agent_queue_init(ngx_cycle_t *cycle, const ngx_agent_core_conf_t *conf)
 
     ngx_agent_queue_conf = conf;
     ngx_agent_running = 0;
+    ngx_agent_asked = 0;
     ngx_agent_queue_opened = 0;
     ngx_agent_queue_counting = NULL;
     ngx_agent_queue_next = ngx_current_msec;
@@ -159,7 +163,7 @@ ngx_agent_queue_take(void)
     }
 
     ngx_agent_running++;
-    ngx_agent_stat_set(RUNNING, ngx_agent_running);
+    ngx_agent_stat_set(RUNNING, ngx_agent_running - ngx_agent_asked);
 
     return 1;
 }
@@ -171,7 +175,7 @@ void
 ngx_agent_queue_give(void)
 {
     ngx_agent_running--;
-    ngx_agent_stat_set(RUNNING, ngx_agent_running);
+    ngx_agent_stat_set(RUNNING, ngx_agent_running - ngx_agent_asked);
 
     ngx_post_event(&ngx_agent_queue_event, &ngx_posted_events);
 }
@@ -192,7 +196,7 @@ ngx_agent_queue_full_agents(ngx_pool_t *pool, ngx_str_t *names)
         agent = ngx_agent_lines[i].agent;
 
         if (agent->concurrency
-            && ngx_agent_stat_runs(&agent->name) >= agent->concurrency)
+            && ngx_agent_stat_places(&agent->name) >= agent->concurrency)
         {
             len += agent->name.len + 1;
         }
@@ -216,7 +220,7 @@ ngx_agent_queue_full_agents(ngx_pool_t *pool, ngx_str_t *names)
         /* one that has got full in between has no room in the text */
 
         if (agent->concurrency
-            && ngx_agent_stat_runs(&agent->name) >= agent->concurrency
+            && ngx_agent_stat_places(&agent->name) >= agent->concurrency
             && (size_t) (p - names->data) + agent->name.len + 1 <= len)
         {
             p = ngx_cpymem(p, agent->name.data, agent->name.len);
@@ -364,8 +368,11 @@ ngx_agent_queue_claim(ngx_agent_line_t *line, ngx_uint_t share)
     }
 
     line->asked = n;
+    ngx_agent_asked += n;
+    ngx_agent_stat_ask(&agent->name, n);
 
     if (n && ngx_agent_queue_send(line) != NGX_OK) {
+        ngx_agent_queue_asked(line);
         ngx_agent_queue_return(line, n);
         return 0;
     }
@@ -426,6 +433,7 @@ ngx_agent_queue_claimed(ngx_agent_store_call_t *call)
 
     line = call->data;
     line->call = NULL;
+    ngx_agent_queue_asked(line);
 
     n = 0;
 
@@ -445,13 +453,23 @@ ngx_agent_queue_claimed(ngx_agent_store_call_t *call)
         line->hungry = 0;
     }
 
-    ngx_agent_stat_set(RUNNING, ngx_agent_running);
+    ngx_agent_stat_set(RUNNING, ngx_agent_running - ngx_agent_asked);
     ngx_agent_queue_return(line, line->asked - n);
 
     ngx_destroy_pool(call->pool);
 
     /* what this one has left is for the others that are hungry */
     ngx_post_event(&ngx_agent_queue_event, &ngx_posted_events);
+}
+
+
+/* the places are from now on of steps that run, or given back */
+
+static void
+ngx_agent_queue_asked(ngx_agent_line_t *line)
+{
+    ngx_agent_asked -= line->asked;
+    ngx_agent_stat_ask(&line->agent->name, -(ngx_int_t) line->asked);
 }
 
 
@@ -463,7 +481,7 @@ ngx_agent_queue_return(ngx_agent_line_t *line, ngx_uint_t n)
         ngx_agent_running--;
     }
 
-    ngx_agent_stat_set(RUNNING, ngx_agent_running);
+    ngx_agent_stat_set(RUNNING, ngx_agent_running - ngx_agent_asked);
 }
 
 

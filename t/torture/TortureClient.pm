@@ -485,9 +485,10 @@ sub answer {
     my $text = $secret ? 'sekret-' . $self->token : 'Paris';
     $self->post_step($task, { text => $text, behaviour => '-' }, sub {
         my ($r) = @_;
-        # failed: it is asked for again
+        # failed: it is asked for again.  Not with 503: the answer is stored,
+        # and may have been used by now; another one would be no answer
         return $self->answer($task, $secret, $times - 1)
-            if $times > 1 && step_of($r) && $r->{status} =~ /^50[234]$/;
+            if $times > 1 && step_of($r) && $r->{status} =~ /^50[24]$/;
         $self->rest;
     });
 }

@@ -135,6 +135,12 @@ test_before(void)
 
     ok(ngx_agent_stat_take(&S("x"), 1) && !ngx_agent_stat_take(&S("x"), 1)
        && ngx_agent_stat_runs(&S("x")) == 1, "a place is taken");
+    ngx_agent_stat_ask(&S("x"), 1);
+    ok(ngx_agent_stat_runs(&S("x")) == 0
+       && ngx_agent_stat_places(&S("x")) == 1
+       && !ngx_agent_stat_take(&S("x"), 1), "one for what the queue may have");
+    ngx_agent_stat_ask(&S("x"), -1);
+    ok(ngx_agent_stat_runs(&S("x")) == 1, "it had something");
     ngx_agent_stat_give(&S("x"));
     ngx_agent_stat_give(&S("x"));
     ok(ngx_agent_stat_runs(&S("x")) == 0, "and given back, but once");
