@@ -15,7 +15,7 @@
 #define NGX_AGENT_VERSION        "0.1.0"
 
 /* the number in agent.schema_version that this build of the module needs */
-#define NGX_AGENT_SCHEMA         2
+#define NGX_AGENT_SCHEMA         3
 
 #define NGX_AGENT_ID_LEN         36
 
@@ -69,6 +69,7 @@ typedef struct {
     ngx_str_t                  input;
     ngx_str_t                  additional_input;
     ngx_str_t                  artifacts;        /* JSON array of artifacts */
+    ngx_str_t                  traceparent;      /* W3C, or len 0 */
 } ngx_agent_task_t;
 
 
@@ -94,6 +95,11 @@ typedef struct {
     ngx_str_t                  run;              /* JSON: owner, lease, next
                                                     try; while not ended */
     ngx_str_t                  error;            /* of a failed one, its text */
+    ngx_str_t                  traceparent;      /* W3C; len 0: the task's */
+    ngx_str_t                  trace;            /* JSON objects with "," in
+                                                    between: attempts that are
+                                                    not on record yet; read:
+                                                    all of them */
     ngx_uint_t                 code;             /* of a failed one: HTTP
                                                     status for who waits */
     uint64_t                   tokens_in;
@@ -124,6 +130,55 @@ typedef struct {
 
 
 /*
+ * An API key as the database knows it, by the SHA-256 of what the client
+ * sends; the key itself is nowhere.
+ */
+
+#define NGX_AGENT_KEY_HASH  32
+
+typedef struct {
+    u_char                     hash[NGX_AGENT_KEY_HASH];
+    ngx_agent_id_t             id;               /* what operators call it */
+    ngx_str_t                  tenant;
+    ngx_str_t                  agents;           /* names it may use, with ","
+                                                    in between; data NULL: all
+                                                    of them */
+    int64_t                    expires;          /* ms since the epoch; 0:
+                                                    never */
+    unsigned                   read_only:1;
+} ngx_agent_key_t;
+
+
+/* Which limit of its tenant's a request is over; as SQL says it (sql/003). */
+
+typedef enum {
+    NGX_AGENT_QUOTA_NONE = 0,
+    NGX_AGENT_QUOTA_RUNNING,    /* steps that run at once */
+    NGX_AGENT_QUOTA_QUEUED,     /* steps that wait in the queue */
+    NGX_AGENT_QUOTA_STEPS,      /* steps begun on a day (UTC) */
+    NGX_AGENT_QUOTA_MONEY,      /* what the steps of a month (UTC) may cost */
+    NGX_AGENT_QUOTA_BYTES       /* bytes of artifacts */
+} ngx_agent_quota_e;
+
+
+/* One line of what was used: of a tenant, on a day (UTC), by an agent. */
+
+typedef struct {
+    ngx_str_t                  tenant;
+    ngx_str_t                  day;              /* "2026-11-22" */
+    ngx_str_t                  agent;
+    uint64_t                   steps;            /* that have ended */
+    uint64_t                   completed;        /* of those, with a question
+                                                    to the client included */
+    uint64_t                   failed;
+    uint64_t                   cancelled;
+    uint64_t                   tokens_in;
+    uint64_t                   tokens_out;
+    ngx_str_t                  price;            /* exact decimal */
+} ngx_agent_usage_t;
+
+
+/*
  * A named backend: one "agent name { ... }" block.  Lives in the
  * configuration's pool, read-only after the configuration was read.
  */
@@ -140,6 +195,9 @@ typedef struct {
     ngx_uint_t                 max_steps;        /* steps per task */
     ngx_uint_t                 run;              /* NGX_AGENT_RUN_* */
     ngx_str_t                  price;            /* decimal, per step */
+    size_t                     trace;            /* bytes of a request, and of
+                                                    an answer, that the trace
+                                                    keeps; 0: no trace */
     size_t                     max_answer;       /* bytes of one LLM answer */
     ngx_uint_t                 concurrency;      /* runs at once of one nginx;
                                                     0: no limit of its own */

@@ -24,12 +24,18 @@ static ngx_int_t ngx_http_agent_check_name(ngx_conf_t *cf,
     ngx_http_agent_main_conf_t *amcf, ngx_http_agent_place_t *place);
 static ngx_int_t ngx_http_agent_check_runs(ngx_conf_t *cf,
     ngx_http_agent_conf_t *acf, ngx_agent_agent_t *first);
+static ngx_int_t ngx_http_agent_check_prices(ngx_conf_t *cf,
+    ngx_http_agent_main_conf_t *amcf);
 static void ngx_http_agent_check_artifacts(ngx_conf_t *cf,
     ngx_http_agent_conf_t *acf);
 static ngx_http_agent_place_t *ngx_http_agent_check_first(
     ngx_http_agent_conf_t *acf);
 static ngx_int_t ngx_http_agent_check_agent(ngx_conf_t *cf,
     ngx_http_agent_main_conf_t *amcf, ngx_agent_agent_t *agent);
+static ngx_int_t ngx_http_agent_check_uri(ngx_conf_t *cf,
+    ngx_agent_agent_t *agent, ngx_str_t *uri);
+static ngx_http_agent_place_t *ngx_http_agent_check_ours(
+    ngx_http_agent_conf_t *acf, ngx_http_core_loc_conf_t *clcf);
 static ngx_http_core_loc_conf_t *ngx_http_agent_check_location(
     ngx_http_core_loc_conf_t *clcf, ngx_str_t *uri);
 static void ngx_http_agent_check_tree(ngx_http_location_tree_node_t *node,
@@ -71,6 +77,46 @@ ngx_http_agent_check(ngx_conf_t *cf)
     }
 
     ngx_http_agent_check_artifacts(cf, acf);
+
+    return ngx_http_agent_check_prices(cf, &acf->main);
+}
+
+
+/*
+ * What each agent's steps cost, for the store: {"name":"0.002"}.  Neither
+ * names nor prices have anything in them that JSON would mind.
+ */
+
+static ngx_int_t
+ngx_http_agent_check_prices(ngx_conf_t *cf, ngx_http_agent_main_conf_t *amcf)
+{
+    size_t               len;
+    u_char              *p;
+    ngx_uint_t           i;
+    ngx_agent_agent_t  **agents;
+
+    agents = amcf->agents.elts;
+
+    for (len = sizeof("{}"), i = 0; i < amcf->agents.nelts; i++) {
+        len += agents[i]->name.len + agents[i]->price.len
+               + sizeof("\"\":\"\",") - 1;
+    }
+
+    p = ngx_pnalloc(cf->pool, len);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    amcf->store.prices.data = p;
+    *p++ = '{';
+
+    for (i = 0; i < amcf->agents.nelts; i++) {
+        p = ngx_sprintf(p, "%s\"%V\":\"%V\"", i ? "," : "",
+                        &agents[i]->name, &agents[i]->price);
+    }
+
+    *p++ = '}';
+    amcf->store.prices.len = p - amcf->store.prices.data;
 
     return NGX_OK;
 }
@@ -181,6 +227,14 @@ ngx_http_agent_check_place(ngx_conf_t *cf, ngx_http_agent_main_conf_t *amcf,
         return NGX_ERROR;
     }
 
+    if (place->handler == ngx_http_agent_auth_handler && !amcf->auth_zone) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"agent_auth\" needs \"agent_auth_zone\" in http, "
+                      "which is missing, in %s:%ui",
+                      place->conf_file, place->conf_line);
+        return NGX_ERROR;
+    }
+
     if (place->handler != ngx_http_agent_handler) {
         return NGX_OK;
     }
@@ -238,16 +292,13 @@ static ngx_int_t
 ngx_http_agent_check_agent(ngx_conf_t *cf, ngx_http_agent_main_conf_t *amcf,
     ngx_agent_agent_t *agent)
 {
-    u_char                    *args;
     ngx_str_t                  uri;
     ngx_http_conf_ctx_t       *ctx;
+    ngx_http_agent_place_t    *ours;
     ngx_http_core_loc_conf_t  *clcf;
 
-    uri = agent->pass;
-
-    args = ngx_strlchr(uri.data, uri.data + uri.len, '?');
-    if (args) {
-        uri.len = args - uri.data;
+    if (ngx_http_agent_check_uri(cf, agent, &uri) != NGX_OK) {
+        return NGX_ERROR;
     }
 
     ctx = agent->server_ctx;
@@ -271,16 +322,14 @@ ngx_http_agent_check_agent(ngx_conf_t *cf, ngx_http_agent_main_conf_t *amcf,
         return NGX_ERROR;
     }
 
-    if (clcf->handler == ngx_http_agent_handler
-        || clcf->handler == ngx_http_agent_status_handler)
-    {
+    ours = ngx_http_agent_check_ours((ngx_http_agent_conf_t *) amcf, clcf);
+
+    if (ours) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                       "\"pass %V\" of agent \"%V\" leads to location \"%V\", "
-                      "which has \"%s\" itself, in %s:%ui",
+                      "which has \"%V\" itself, in %s:%ui",
                       &agent->pass, &agent->name, &clcf->name,
-                      clcf->handler == ngx_http_agent_handler
-                          ? "agent_pass" : "agent_status",
-                      agent->conf_file, agent->conf_line);
+                      ours->directive, agent->conf_file, agent->conf_line);
         return NGX_ERROR;
     }
 
@@ -291,6 +340,62 @@ ngx_http_agent_check_agent(ngx_conf_t *cf, ngx_http_agent_main_conf_t *amcf,
                       &clcf->name, &agent->name,
                       agent->conf_file, agent->conf_line);
     }
+
+    return NGX_OK;
+}
+
+
+/* What makes the location one of ours, or NULL. */
+
+static ngx_http_agent_place_t *
+ngx_http_agent_check_ours(ngx_http_agent_conf_t *acf,
+    ngx_http_core_loc_conf_t *clcf)
+{
+    ngx_uint_t               i;
+    ngx_http_agent_place_t  *places;
+
+    places = acf->places.elts;
+
+    for (i = 0; i < acf->places.nelts; i++) {
+        if (places[i].clcf == clcf) {
+            return &places[i];
+        }
+    }
+
+    return NULL;
+}
+
+
+/* What is called: "pass" itself, or, where it is a prefix, the first of all. */
+
+static ngx_int_t
+ngx_http_agent_check_uri(ngx_conf_t *cf, ngx_agent_agent_t *agent,
+    ngx_str_t *uri)
+{
+    u_char  *args, *p;
+
+    *uri = agent->pass;
+
+    args = ngx_strlchr(uri->data, uri->data + uri->len, '?');
+    if (args) {
+        uri->len = args - uri->data;
+    }
+
+    if (agent->dialect != NGX_AGENT_DIALECT_AGENT_PROTOCOL) {
+        return NGX_OK;
+    }
+
+    while (uri->len && uri->data[uri->len - 1] == '/') {
+        uri->len--;
+    }
+
+    p = ngx_pnalloc(cf->pool, uri->len + sizeof("/tasks"));
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    uri->len = ngx_sprintf(p, "%V/tasks", uri) - p;
+    uri->data = p;
 
     return NGX_OK;
 }

@@ -46,12 +46,6 @@ static char *ngx_http_agent_conf_queue_patience(
     ngx_http_agent_main_conf_t *amcf, ngx_str_t *s);
 static char *ngx_http_agent_conf_artifacts(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
-static char *ngx_http_agent_conf_pass(ngx_conf_t *cf, ngx_command_t *cmd,
-    void *conf);
-static char *ngx_http_agent_conf_status(ngx_conf_t *cf, ngx_command_t *cmd,
-    void *conf);
-static char *ngx_http_agent_conf_remember(ngx_conf_t *cf, ngx_command_t *cmd,
-    ngx_str_t *name, ngx_http_handler_pt handler);
 
 
 static ngx_http_agent_conf_option_t  ngx_http_agent_database_options[] = {
@@ -127,6 +121,13 @@ ngx_command_t  ngx_http_agent_commands[] = {
       NGX_HTTP_MAIN_CONF_OFFSET,
       0,
       &ngx_http_agent_depth_range },
+
+    { ngx_string("agent_auth_zone"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
+      ngx_http_agent_conf_auth_zone,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      0,
+      NULL },
 
     { ngx_string("agent"),
       NGX_HTTP_SRV_CONF|NGX_CONF_BLOCK|NGX_CONF_TAKE1,
@@ -221,6 +222,13 @@ ngx_command_t  ngx_http_agent_commands[] = {
       offsetof(ngx_agent_agent_t, price),
       NULL },
 
+    { ngx_string("trace"),
+      NGX_HTTP_AGENT_CONF|NGX_CONF_TAKE1,
+      ngx_http_agent_conf_trace,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_agent_agent_t, trace),
+      NULL },
+
     { ngx_string("agent_pass"),
       NGX_HTTP_LOC_CONF|NGX_HTTP_LIF_CONF|NGX_HTTP_LMT_CONF|NGX_CONF_TAKE1,
       ngx_http_agent_conf_pass,
@@ -235,9 +243,30 @@ ngx_command_t  ngx_http_agent_commands[] = {
       offsetof(ngx_http_agent_loc_conf_t, strict),
       NULL },
 
+    { ngx_string("agent_tenant"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_http_agent_conf_tenant,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("agent_auth"),
+      NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS,
+      ngx_http_agent_conf_auth,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("agent_status"),
       NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS,
       ngx_http_agent_conf_status,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("agent_usage"),
+      NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS,
+      ngx_http_agent_conf_usage,
       NGX_HTTP_LOC_CONF_OFFSET,
       0,
       NULL },
@@ -317,6 +346,7 @@ ngx_http_agent_create_loc_conf(ngx_conf_t *cf)
     }
 
     alcf->strict = NGX_CONF_UNSET;
+    alcf->tenant = NGX_CONF_UNSET_PTR;
 
     return alcf;
 }
@@ -331,6 +361,8 @@ ngx_http_agent_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_http_core_loc_conf_t  *clcf;
 
     ngx_conf_merge_value(conf->strict, prev->strict, 0);
+    ngx_conf_merge_ptr_value(conf->tenant, prev->tenant, NULL);
+    ngx_http_agent_conf_errors_merge(cf, prev, conf);
 
     /* a location is a route of its own; "if" and "limit_except" are not */
 
@@ -656,106 +688,6 @@ ngx_http_agent_conf_artifacts(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     amcf->artifacts = path;
-
-    return NGX_CONF_OK;
-}
-
-
-static char *
-ngx_http_agent_conf_pass(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
-{
-    ngx_http_agent_loc_conf_t *alcf = conf;
-
-    ngx_str_t                         *value, *name;
-    ngx_http_compile_complex_value_t   ccv;
-
-    if (alcf->pass) {
-        return "is duplicate";
-    }
-
-    value = cf->args->elts;
-
-    if (value[1].len == 0) {
-        return "has an empty agent name";
-    }
-
-    alcf->pass = ngx_palloc(cf->pool, sizeof(ngx_http_complex_value_t));
-    if (alcf->pass == NULL) {
-        return NGX_CONF_ERROR;
-    }
-
-    ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
-
-    ccv.cf = cf;
-    ccv.value = &value[1];
-    ccv.complex_value = alcf->pass;
-
-    if (ngx_http_compile_complex_value(&ccv) != NGX_OK) {
-        return NGX_CONF_ERROR;
-    }
-
-    name = alcf->pass->lengths ? NULL : &alcf->pass->value;
-
-    return ngx_http_agent_conf_remember(cf, cmd, name,
-                                        ngx_http_agent_handler);
-}
-
-
-static char *
-ngx_http_agent_conf_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
-{
-    ngx_http_agent_loc_conf_t *alcf = conf;
-
-    if (alcf->status) {
-        return "is duplicate";
-    }
-
-    alcf->status = 1;
-
-    return ngx_http_agent_conf_remember(cf, cmd, NULL,
-                                        ngx_http_agent_status_handler);
-}
-
-
-/*
- * Makes the handler the location's, and keeps the place for
- * ngx_http_agent_check(): the agent may be defined further down.
- */
-
-static char *
-ngx_http_agent_conf_remember(ngx_conf_t *cf, ngx_command_t *cmd,
-    ngx_str_t *name, ngx_http_handler_pt handler)
-{
-    ngx_http_agent_conf_t     *acf;
-    ngx_http_agent_place_t    *place;
-    ngx_http_core_loc_conf_t  *clcf;
-
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-
-    if (clcf->handler) {
-        return "stands in a location that has another content handler";
-    }
-
-    clcf->handler = handler;
-
-    acf = ngx_http_conf_get_module_main_conf(cf, ngx_http_agent_module);
-
-    place = ngx_array_push(&acf->places);
-    if (place == NULL) {
-        return NGX_CONF_ERROR;
-    }
-
-    ngx_str_null(&place->name);
-
-    if (name) {
-        place->name = *name;
-    }
-
-    place->directive = &cmd->name;
-    place->handler = handler;
-    place->clcf = clcf;
-    place->conf_file = cf->conf_file->file.name.data;
-    place->conf_line = cf->conf_file->line;
 
     return NGX_CONF_OK;
 }

@@ -25,7 +25,7 @@ typedef struct {
 } ngx_http_agent_range_t;
 
 
-/* one agent_pass or agent_status as it stands, for checks across blocks */
+/* one agent_pass, agent_status or their like, for checks across blocks */
 
 typedef struct {
     ngx_str_t                   *directive;
@@ -53,6 +53,15 @@ char *ngx_http_agent_init_main_conf(ngx_conf_t *cf, void *conf);
 void *ngx_http_agent_create_loc_conf(ngx_conf_t *cf);
 char *ngx_http_agent_merge_loc_conf(ngx_conf_t *cf, void *parent,
     void *child);
+
+/*
+ * Where nginx's own errors become JSON: at a directive with this content
+ * handler, in merging, and when all servers are known.
+ */
+void ngx_http_agent_conf_errors(ngx_conf_t *cf, ngx_http_handler_pt handler);
+void ngx_http_agent_conf_errors_merge(ngx_conf_t *cf,
+    ngx_http_agent_loc_conf_t *prev, ngx_http_agent_loc_conf_t *conf);
+ngx_int_t ngx_http_agent_conf_errors_sites(ngx_conf_t *cf);
 
 /*
  * The one form of a refused value: logs it as [emerg] with "text" behind it,
@@ -84,6 +93,32 @@ char *ngx_http_agent_conf_run(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 char *ngx_http_agent_conf_price(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+char *ngx_http_agent_conf_trace(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
+/* directives that make a location one of ours */
+char *ngx_http_agent_conf_pass(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_agent_conf_status(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_agent_conf_usage(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_agent_conf_auth(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
+/* who comes in, and whose data it is */
+char *ngx_http_agent_conf_auth_zone(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_agent_conf_tenant(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
+/*
+ * For their setters: makes the handler the location's, and keeps the place
+ * for ngx_http_agent_check(): the agent may be defined further down.  name:
+ * of the agent, or NULL.  Returns what a setter returns.
+ */
+char *ngx_http_agent_conf_remember(ngx_conf_t *cf, ngx_command_t *cmd,
+    ngx_str_t *name, ngx_http_handler_pt handler);
 
 /*
  * In postconfiguration, when all blocks are known: what one directive alone

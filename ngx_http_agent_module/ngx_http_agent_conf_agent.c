@@ -15,6 +15,9 @@
 #define NGX_HTTP_AGENT_ATTEMPTS   3
 #define NGX_HTTP_AGENT_STEPS      25
 #define NGX_HTTP_AGENT_ANSWER     (1024 * 1024)
+#define NGX_HTTP_AGENT_TRACE      (16 * 1024)
+
+#define NGX_HTTP_AGENT_TRACE_MAX  (1024 * 1024)
 
 
 /* NULL when it is a good name and nobody has it yet; else logged */
@@ -109,6 +112,7 @@ ngx_http_agent_conf_create(ngx_conf_t *cf, ngx_http_agent_main_conf_t *amcf)
     agent->max_steps = NGX_CONF_UNSET_UINT;
     agent->concurrency = NGX_CONF_UNSET_UINT;
     agent->max_answer = NGX_CONF_UNSET_SIZE;
+    agent->trace = NGX_CONF_UNSET_SIZE;
 
     return agent;
 }
@@ -124,6 +128,7 @@ ngx_http_agent_conf_defaults(ngx_agent_agent_t *agent)
     ngx_conf_init_uint_value(agent->max_steps, NGX_HTTP_AGENT_STEPS);
     ngx_conf_init_uint_value(agent->concurrency, 0);
     ngx_conf_init_size_value(agent->max_answer, NGX_HTTP_AGENT_ANSWER);
+    ngx_conf_init_size_value(agent->trace, NGX_HTTP_AGENT_TRACE);
 
     if (agent->price.data == NULL) {
         ngx_str_set(&agent->price, "0");
@@ -279,12 +284,12 @@ ngx_http_agent_conf_dialect(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     if (ngx_strcmp(value[1].data, "agent_protocol") == 0) {
-        return ngx_http_agent_conf_invalid(cf, &value[1], cmd,
-                            "this version has \"openai\" only");
+        agent->dialect = NGX_AGENT_DIALECT_AGENT_PROTOCOL;
+        return NGX_CONF_OK;
     }
 
     return ngx_http_agent_conf_invalid(cf, &value[1], cmd,
-                                       "it must be \"openai\"");
+                            "it must be \"openai\" or \"agent_protocol\"");
 }
 
 
@@ -512,6 +517,38 @@ ngx_http_agent_conf_price(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     agent->price = value[1];
+
+    return NGX_CONF_OK;
+}
+
+
+char *
+ngx_http_agent_conf_trace(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_agent_agent_t *agent = conf;
+
+    ssize_t     n;
+    ngx_str_t  *value;
+
+    if (agent->trace != NGX_CONF_UNSET_SIZE) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    if (ngx_strcmp(value[1].data, "off") == 0) {
+        agent->trace = 0;
+        return NGX_CONF_OK;
+    }
+
+    n = ngx_parse_size(&value[1]);
+
+    if (n == NGX_ERROR || n > NGX_HTTP_AGENT_TRACE_MAX) {
+        return ngx_http_agent_conf_invalid(cf, &value[1], cmd,
+                            "it must be \"off\" or a size from 0 to 1m");
+    }
+
+    agent->trace = (size_t) n;
 
     return NGX_CONF_OK;
 }

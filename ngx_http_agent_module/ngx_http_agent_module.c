@@ -89,6 +89,10 @@ ngx_http_agent_postconfiguration(ngx_conf_t *cf)
         return NGX_ERROR;
     }
 
+    if (ngx_http_agent_conf_errors_sites(cf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     return ngx_http_agent_error_init(cf);
 }
 

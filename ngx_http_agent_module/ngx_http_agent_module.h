@@ -22,14 +22,25 @@ typedef struct {
     void                      *thread_pool;  /* ngx_thread_pool_t *, or NULL */
     unsigned                   used:1;       /* agent_pass or agent_status
                                                 stands, or agents are run */
+    unsigned                   auth_zone:1;  /* agent_auth_zone is there */
 } ngx_http_agent_main_conf_t;
 
 
-typedef struct {
+typedef struct ngx_http_agent_loc_conf_s  ngx_http_agent_loc_conf_t;
+
+struct ngx_http_agent_loc_conf_s {
     ngx_http_complex_value_t  *pass;         /* NULL: no agent_pass here */
     ngx_flag_t                 strict;       /* agent_strict */
+    ngx_http_complex_value_t  *tenant;       /* agent_tenant; NULL: the key's */
     unsigned                   status:1;     /* agent_status stands here */
-} ngx_http_agent_loc_conf_t;
+    unsigned                   auth:1;       /* agent_auth stands here */
+
+    /* whose marks say what becomes of nginx's own errors: never NULL */
+    ngx_http_agent_loc_conf_t *errors;
+    unsigned                   json:1;       /* a location: all are JSON */
+    unsigned                   serves:1;     /* a server: it has agent_pass */
+    unsigned                   site:1;       /* a server: it has a "root" */
+};
 
 
 /*
@@ -42,7 +53,11 @@ typedef struct {
     void                      *run;          /* ngx_http_agent_fake_t * */
 
     void                      *web;          /* web/'s own state */
+    void                      *auth;         /* ngx_http_agent_auth_t *: what
+                                                agent_auth has found; on a
+                                                main request only */
     ngx_str_t                  agent;
+    ngx_str_t                  tenant;       /* of a run */
     ngx_agent_id_t             task_id;
     ngx_agent_id_t             step_id;
     ngx_agent_status_e         status;

@@ -91,7 +91,7 @@ __DATA__
 
 === TEST 1: VALUE without a value
 --- values: agent_database agent_artifacts agent_run agent_concurrency
-    agent_queue agent_strict
+    agent_queue agent_auth_zone agent_strict agent_tenant
 --- http_config
 VALUE;
 --- must_die
@@ -100,7 +100,8 @@ VALUE;
 
 === TEST 2: VALUE in a server
 --- values: agent_database agent_artifacts agent_run agent_concurrency
-    agent_queue agent_pass agent_status
+    agent_queue agent_auth_zone agent_pass agent_auth agent_status
+    agent_usage
 --- config
 VALUE a;
 --- must_die
@@ -394,7 +395,7 @@ agent "" { pass /llm/; }
     "-" in config:1
 
 === TEST 35: VALUE in http
---- values: agent agent_pass agent_status
+--- values: agent agent_pass agent_status agent_usage
 --- http_config
 VALUE a;
 --- must_die
@@ -581,15 +582,15 @@ agent a { dialect anthropic; }
 --- must_die
 --- error_log
 [emerg] invalid value "anthropic" in "dialect" directive, it must be "openai"
-    in config:1
+    or "agent_protocol" in config:1
 
-=== TEST 56: dialect of a later version
+=== TEST 56: a container's pass is a prefix, and no location has what is below
 --- config
-agent a { dialect agent_protocol; }
+location = /ap { internal; return 204; }
+agent a { pass /ap; dialect agent_protocol; }
 --- must_die
 --- error_log
-[emerg] invalid value "agent_protocol" in "dialect" directive, this version has
-    "openai" only in config:1
+[emerg] no location of this server matches "pass /ap" of agent "a" in config:2
 
 === TEST 57: VALUE empty, and then again
 --- values: model description instructions
@@ -898,26 +899,29 @@ agent a { pass /llm/; }
 [emerg] "pass /llm/" of agent "a" leads to location "/llm/", which has
     "agent_pass" itself, in config:3
 
-=== TEST 90: agent_status with a value
+=== TEST 90: VALUE with a value
+--- values: agent_status agent_usage
 --- config
-location / { agent_status on; }
+location / { VALUE on; }
 --- must_die
 --- error_log
-[emerg] invalid number of arguments in "agent_status" directive in config:1
+[emerg] invalid number of arguments in "VALUE" directive in config:1
 
-=== TEST 91: agent_status in an if
+=== TEST 91: VALUE in an if
+--- values: agent_status agent_usage
 --- config
-location / { if ($arg_a) { agent_status; } }
+location / { if ($arg_a) { VALUE; } }
 --- must_die
 --- error_log
-[emerg] "agent_status" directive is not allowed here in config:1
+[emerg] "VALUE" directive is not allowed here in config:1
 
-=== TEST 92: agent_status twice
+=== TEST 92: VALUE twice
+--- values: agent_status agent_usage
 --- config
-location / { agent_status; agent_status; }
+location / { VALUE; VALUE; }
 --- must_die
 --- error_log
-[emerg] "agent_status" directive is duplicate in config:1
+[emerg] "VALUE" directive is duplicate in config:1
 
 === TEST 93: agent_status behind VALUE
 --- values: proxy_pass agent_pass
@@ -952,21 +956,138 @@ location / { agent_status; proxy_pass http://127.0.0.1:1; }
 [emerg] "agent_status" directive stands in a location that has another content
     handler in config:1
 
-=== TEST 96: agent_status without a database
+=== TEST 96: VALUE without a database
+--- values: agent_status agent_usage
 --- config
-location / { agent_status; }
+location / { VALUE; }
 --- must_die
 --- error_log
-[emerg] "agent_status" needs "agent_database" in http, which is missing, in
+[emerg] "VALUE" needs "agent_database" in http, which is missing, in
     config:1
 
-=== TEST 97: pass to agent_status
+=== TEST 97: pass to VALUE
+--- values: agent_status agent_usage
 --- http_config
 agent_database "dbname=a"; agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
 --- config
-location = /llm/ { agent_status; }
+location = /llm/ { VALUE; }
 agent a { pass /llm/; }
 --- must_die
 --- error_log
 [emerg] "pass /llm/" of agent "a" leads to location "/llm/", which has
-    "agent_status" itself, in config:2
+    "VALUE" itself, in config:2
+
+=== TEST 98: agent_auth_zone VALUE
+--- values: keys keys: :1m keys:x keys:-1 keys:1mm
+--- http_config
+agent_auth_zone VALUE;
+--- must_die
+--- error_log
+[emerg] invalid value "VALUE" in "agent_auth_zone" directive, it must be a
+    name, a colon and a size, as in keys:10m in http_config:1
+
+=== TEST 99: agent_auth_zone of VALUE
+--- values: keys:0 keys:31k keys:32767
+--- http_config
+agent_auth_zone VALUE;
+--- must_die
+--- error_log
+[emerg] invalid value "VALUE" in "agent_auth_zone" directive, the size must be
+    32k at least in http_config:1
+
+=== TEST 100: agent_auth_zone twice
+--- http_config
+agent_auth_zone keys:1m;
+agent_auth_zone more:1m;
+--- must_die
+--- error_log
+[emerg] "agent_auth_zone" directive is duplicate in http_config:2
+
+=== TEST 101: agent_auth with a value
+--- config
+location / { agent_auth on; }
+--- must_die
+--- error_log
+[emerg] invalid number of arguments in "agent_auth" directive in config:1
+
+=== TEST 102: agent_auth in http
+--- http_config
+agent_auth;
+--- must_die
+--- error_log
+[emerg] "agent_auth" directive is not allowed here in http_config:1
+
+=== TEST 103: agent_auth twice
+--- config
+location / { agent_auth; agent_auth; }
+--- must_die
+--- error_log
+[emerg] "agent_auth" directive is duplicate in config:1
+
+=== TEST 104: agent_auth beside VALUE
+--- values
+agent_status
+agent_pass a
+proxy_pass http://127.0.0.1:1
+--- config
+location / {
+    VALUE;
+    agent_auth;
+}
+--- must_die
+--- error_log
+[emerg] "agent_auth" directive stands in a location that has another content
+    handler in config:3
+
+=== TEST 105: agent_auth without a database
+--- http_config
+agent_auth_zone keys:1m;
+--- config
+location / { agent_auth; }
+--- must_die
+--- error_log
+[emerg] "agent_auth" needs "agent_database" in http, which is missing, in
+    config:1
+
+=== TEST 106: agent_auth without a zone
+--- http_config
+agent_database "dbname=a";
+--- config
+location / { agent_auth; }
+--- must_die
+--- error_log
+[emerg] "agent_auth" needs "agent_auth_zone" in http, which is missing, in
+    config:1
+
+=== TEST 107: pass to agent_auth
+--- http_config
+agent_database "dbname=a"; agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
+agent_auth_zone keys:1m;
+--- config
+location = /llm/ { agent_auth; }
+agent a { pass /llm/; }
+--- must_die
+--- error_log
+[emerg] "pass /llm/" of agent "a" leads to location "/llm/", which has
+    "agent_auth" itself, in config:2
+
+=== TEST 108: agent_tenant empty
+--- http_config
+agent_tenant "";
+--- must_die
+--- error_log
+[emerg] "agent_tenant" directive has an empty tenant in http_config:1
+
+=== TEST 109: agent_tenant twice
+--- config
+agent_tenant a; agent_tenant $http_x;
+--- must_die
+--- error_log
+[emerg] "agent_tenant" directive is duplicate in config:1
+
+=== TEST 110: agent_tenant of an unknown variable
+--- config
+agent_tenant $no_such_variable;
+--- must_die
+--- error_log
+[emerg] unknown "no_such_variable" variable

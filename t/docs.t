@@ -112,7 +112,9 @@ my %default = (
     max_answer   => 'NGX_HTTP_AGENT_ANSWER',
     run          => 'step',
     price        => '0',
+    trace        => 'NGX_HTTP_AGENT_TRACE',
     agent_strict => 'off',
+    agent_tenant => '$agent_tenant',
 );
 
 

@@ -146,3 +146,101 @@ Accept-Encoding: gzip
 --- response_headers
 Content-Encoding: gzip
 --- response_body_like: .
+
+
+=== TEST 10: the authentication service is away
+--- config
+    location /a/ { auth_request /_auth; agent_pass writer; }
+    location = /_auth { internal; proxy_pass http://127.0.0.1:1; }
+--- request
+GET /a/tasks
+--- error_code: 500
+--- response_headers
+Content-Type: application/json
+--- response_body_like: ^\{"message":"[^"]+ [^"]+"\}$
+--- error_log
+auth request unexpected status
+
+
+=== TEST 11: limit_except
+--- config
+    location /a/ { limit_except GET { deny all; } agent_pass writer; }
+--- request eval
+["GET /a/tasks", "DELETE /a/tasks"]
+--- error_code eval
+[200, 403]
+--- response_body_like eval
+[qr/"tasks"/, qr/^\{"message":"[^"]+ [^"]+"\}$/]
+
+
+=== TEST 12: the status location
+--- config
+    location = /status { deny all; agent_status; }
+--- request
+GET /status
+--- error_code: 403
+--- response_headers
+Content-Type: application/json
+--- response_body_like: ^\{"message":"[^"]+ [^"]+"\}$
+
+
+=== TEST 13: a location of a server with agents
+--- config
+    location /a/ { agent_pass writer; }
+    location /b/ { proxy_pass http://127.0.0.1:1; }
+--- request
+GET /b/tasks
+--- error_code: 502
+--- response_headers
+Content-Type: text/html
+--- response_body_like: <html>
+--- error_log
+connect() failed
+
+
+=== TEST 14: a page for what no location matches
+--- config
+    error_page 404 /mine;
+    location /a/ { agent_pass writer; }
+    location = /mine { internal; default_type text/plain; return 200 "mine"; }
+--- request
+GET /b/tasks
+--- error_code: 404
+--- response_headers
+Content-Type: text/plain
+--- response_body chomp
+mine
+
+
+=== TEST 15: a page for a location of ours that leads nowhere
+--- config
+    error_page 403 /none;
+    location /a/ { deny all; agent_pass writer; }
+--- request
+GET /a/tasks
+--- error_code: 404
+--- response_headers
+Content-Type: text/html
+
+
+=== TEST 16: agent_pass in an if
+--- config
+    location /a/ { if ($arg_agent) { agent_pass writer; } }
+--- request eval
+["GET /a/tasks?agent=1", "GET /a/nothing?agent=1", "GET /a/nothing"]
+--- error_code eval
+[200, 404, 404]
+--- response_body_like eval
+[qr/"tasks"/, qr/^\{"message"/, qr/<html>/]
+
+
+=== TEST 17: an odd status
+--- config
+    location /a/ { limit_req zone=one; limit_req_status 420;
+                   agent_pass writer; }
+--- request eval
+["GET /a/tasks", "GET /a/tasks"]
+--- error_code eval
+[200, 420]
+--- response_body_like eval
+[qr/"tasks"/, qr/^\{"message"/]

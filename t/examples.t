@@ -12,6 +12,7 @@ use lib "$FindBin::Bin/lib";
 use Test::More;
 
 use AgentTest;
+use AgentTest::Container;
 
 my $pg = AgentTest::Postgres->new;
 my $llm = AgentTest::LLM->new;
@@ -78,25 +79,26 @@ sub whole_task {
     my ($name, $nginx, %o) = @_;
 
     my $at = $o{at} || '/ap/v1/agent';
+    my @as = (headers => $o{headers});
     my $r = $nginx->post("$at/tasks", { input => 'Write it. [[demo]]',
-        %{$o{body} || {}} }, headers => $o{headers});
+        %{$o{body} || {}} }, @as);
     is($r->{status}, 200, "$name: a task") or diag($r->{body});
     my $id = $r->{json}{task_id} || 'none';
 
     my $steps = 0;
     while ($steps++ < 5) {
-        $r = $nginx->post("$at/tasks/$id/steps", {});
+        $r = $nginx->post("$at/tasks/$id/steps", {}, @as);
         last if $r->{status} != 200 || $r->{json}{is_last};
     }
     is($r->{status}, 200, "$name: its steps") or diag($r->{body});
     is($r->{json}{status}, 'completed', "$name: the last one is completed");
     is($steps, 2, "$name: there are two");
 
-    $r = $nginx->get("$at/tasks/$id/artifacts");
+    $r = $nginx->get("$at/tasks/$id/artifacts", @as);
     my $artifact = $r->{json}{artifacts}[0] || {};
     is($artifact->{file_name}, 'output.txt', "$name: the artifact");
     $r = $nginx->get("$at/tasks/$id/artifacts/"
-                     . ($artifact->{artifact_id} || 'none'));
+                     . ($artifact->{artifact_id} || 'none'), @as);
     is($r->{body}, 'Washington', "$name: its bytes");
     return $id;
 }
@@ -219,28 +221,123 @@ SKIP: {
 }
 
 
+# An API key of a tenant, as the headers of a request.
+
+sub key {
+    my ($tenant, $more) = @_;
+    my $key = $pg->psql("select agent.create_key('$tenant'" . ($more // '')
+                        . ')');
+    return { Authorization => "Bearer $key" };
+}
+
+
+# keys.conf
+
+{
+    my $nginx = example('keys.conf');
+    my ($acme, $beta) = map { key($_) } qw(acme beta);
+    my $reader = key('acme', ', p_read_only => true');
+    my $at = '/ap/v1/agent/tasks';
+
+    my $id = whole_task('keys.conf', $nginx, headers => $acme);
+    is($nginx->get("$at/$id", headers => $reader)->{status}, 200,
+        'keys.conf: another key of the tenant');
+    is($nginx->get("$at/$id", headers => $beta)->{status}, 404,
+        'keys.conf: a key of another tenant');
+    is($nginx->post($at, { input => 'x' }, headers => $reader)->{status}, 403,
+        'keys.conf: a key that may only read');
+
+    my $r = $nginx->get($at);
+    is($r->{status}, 401, 'keys.conf: no key');
+    like($r->{headers}{'www-authenticate'}, qr/^Bearer /, 'keys.conf: which');
+    ok($r->{json}{message}, 'keys.conf: a message');
+    is($nginx->get('/_auth', headers => $acme)->{status}, 404,
+        'keys.conf: the check is not for clients');
+
+    $nginx->stop;
+    my $log = read_file($nginx->dir . '/logs/access.log');
+    my ($line) = map { decode($_) } grep { /POST $at HTTP/ } split /\n/, $log;
+    is($line->{tenant}, 'acme', 'keys.conf: the tenant in the log');
+    like($line->{key}, qr/^[0-9a-f-]{36}$/, 'keys.conf: the id of the key');
+    unlike($log, qr/ak_/, 'keys.conf: and never the key');
+    $nginx->finish;
+}
+
+
+# oauth.conf, with a service that knows two users
+
+{
+    my $service = AgentTest::Nginx->new(conf => "events { }\nhttp {\n"
+        . 'map $http_cookie $user { "s=1" ann; "s=2" bob; }'
+        . ' map $http_cookie $ok { "~^s=" 1; }'
+        . ' server { listen 127.0.0.1:%PORT%; location / { return 403; }'
+        . ' location = /oauth2/sign_in { return 200 "sign in"; }'
+        . ' location = /oauth2/auth {'
+        . ' add_header X-Auth-Request-User $user always;'
+        . ' if ($ok = "") { return 401; } return 202; } } }' . "\n");
+    my $nginx = example('oauth.conf', 'http://127.0.0.1:4180;'
+                            => 'http://127.0.0.1:' . $service->port . ';');
+    my ($ann, $bob, $nobody) = map { { Cookie => "s=$_" } } 1 .. 3;
+    my $at = '/ap/v1/agent/tasks';
+
+    my $id = whole_task('oauth.conf', $nginx, headers => $ann);
+    is($nginx->get("$at/$id", headers => $bob)->{status}, 404,
+        'oauth.conf: another user');
+    is($nginx->get($at, headers => $bob)->{json}{pagination}{total_items}, 0,
+        'oauth.conf: who has none');
+    is($nginx->get("$at/$id", headers => { %$bob,
+        'X-Auth-Request-User' => 'ann' })->{status}, 404,
+        'oauth.conf: who says to be another');
+    my $r = $nginx->get($at, headers => $nobody);
+    is($r->{status}, 403, 'oauth.conf: let through without a name');
+    ok($r->{json}{message}, 'oauth.conf: is told so');
+    $r = $nginx->get($at);
+    is($r->{status}, 401, 'oauth.conf: not let through');
+    ok($r->{json}{message}, 'oauth.conf: is told so, too');
+    is($nginx->get('/oauth2/sign_in')->{body}, 'sign in',
+        'oauth.conf: the service itself');
+    $_->finish for $nginx, $service;
+}
+
+
 # rate-limit.conf
 
 {
     my $nginx = example('rate-limit.conf');
-    whole_task('rate-limit.conf', $nginx, headers => {});
+    my $at = '/ap/v1/agent/tasks';
+    my ($one, $two, $other) = map { key($_) } qw(one one other);
+    whole_task('rate-limit.conf', $nginx, headers => $one);
 
-    my %count;
-    for my $n (1 .. 20) {
-        my $r = $nginx->get('/ap/v1/agent/tasks',
-                            headers => { Authorization => 'Bearer one' });
-        $count{$r->{status}}++;
-        next if $r->{status} != 429 || $count{429} > 1;
+    my $burst = sub {
+        my (%count, $refused);
+        for (1 .. 30) {
+            my $r = $nginx->get($at, headers => $_[0]);
+            $count{$r->{status}}++;
+            $refused = $r if $r->{status} == 429;
+        }
+        return (\%count, $refused || { headers => {} });
+    };
+
+    for (['a key', $one, 200], ['no key', {}, 401]) {
+        my ($what, $headers, $good) = @$_;
+        my ($count, $r) = $burst->($headers);
+        cmp_ok($count->{$good} || 0, '>=', 3,
+            "rate-limit.conf, $what: some are let in");
+        cmp_ok($count->{429} || 0, '>=', 5,
+            "rate-limit.conf, $what: more is 429");
         like($r->{headers}{'content-type'}, qr{^application/json},
-            'rate-limit.conf: 429 is JSON');
-        ok($r->{json}{message}, 'rate-limit.conf: with a message');
-        ok($r->{headers}{'retry-after'}, 'rate-limit.conf: and Retry-After');
+            "rate-limit.conf, $what: as JSON");
+        ok($r->{json}{message}, "rate-limit.conf, $what: with a message");
+        ok($r->{headers}{'retry-after'},
+            "rate-limit.conf, $what: and Retry-After");
     }
-    cmp_ok($count{200} || 0, '>=', 9, 'rate-limit.conf: a burst is let in');
-    cmp_ok($count{429} || 0, '>=', 5, 'rate-limit.conf: more is 429');
-    is($nginx->get('/ap/v1/agent/tasks',
-        headers => { Authorization => 'Bearer two' })->{status}, 200,
-        'rate-limit.conf: another key has its own limit');
+
+    # nginx must have seen a key to tell it from a stranger's
+    for ([$two, 'another key'], [$other, 'another tenant']) {
+        ok(poll_until(sub {
+            $nginx->get($at, headers => $_->[0])->{status} == 200
+        }), "rate-limit.conf: $_->[1] has its own limit");
+    }
     $nginx->finish;
 }
 
@@ -289,6 +386,45 @@ SKIP: {
         'auto.conf: or for Prometheus');
     like($r->{body}, qr/^# TYPE agent_\w+ counter$/m,
         'auto.conf: in its own words');
+    $nginx->finish;
+}
+
+
+# containers.conf, with two fake ones: one by TCP, one by a Unix socket
+
+{
+    my @two = map { AgentTest::Container->new(name => $_, unix => 1) }
+              qw(tcp unix);
+    my $nginx = example('containers.conf',
+        'server 127.0.0.1:8001;' => 'server 127.0.0.1:' . $two[0]->port . ';',
+        'server unix:/run/agents/coder.sock;'
+            => 'server unix:' . $two[1]->socket . ';',
+        'server 127.0.0.1:9000;' => undef);
+    is($nginx->get('/coders/ap/v1/agent/tasks')->{status}, 404,
+        'containers.conf: the containers are not open to clients');
+
+    my %seen;
+    for my $n (1 .. 40) {
+        my $id = make_task($nginx, 'Hello');
+        my %by;
+        for (1 .. 2) {
+            my $r = run_step($nginx, $id, { input => 'x' });
+            is($r->{status}, 200, "containers.conf: step $_ of task $n")
+                or diag($r->{body});
+            $by{$r->{json}{additional_output}{container} // 'none'}++;
+        }
+        is(scalar keys %by, 1, 'containers.conf: both by one container');
+        $seen{$_}++ for keys %by;
+        last if keys %seen == 2;
+    }
+    is(join(' ', sort keys %seen), 'tcp unix',
+        'containers.conf: tasks go to both');
+
+    my $r = run_step($nginx, make_task($nginx, 'Hello'), { input => 'x',
+        additional_input => { do => { files => [
+            { name => 'a.txt', content => 'a' }] } } });
+    is($r->{json}{artifacts}[0]{file_name}, 'a.txt',
+        'containers.conf: an artifact');
     $nginx->finish;
 }
 

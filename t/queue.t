@@ -256,9 +256,12 @@ sub statuses {
 # Too many --------------------------------------------------------------------
 
 {
-    my $n = start(http => '    agent_concurrency 1; agent_queue 5 poll=1s;');
+    my $n = start(http => '    agent_concurrency 1; agent_queue 5 poll=1s;',
+                  server => 'location = /status { agent_status; }');
     my @all = post_all($n, '/agent', map { "full $_" } 1 .. 6);
     is(queued(), 5, 'one runs, five are queued');
+    ok(poll_until(sub { $n->get('/status')->{json}{queue_depth} == 5 }),
+       'and it has been seen');
     my $id = make_task($n, 'one too many');
     my $r;
     ok(poll_until(sub {

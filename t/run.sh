@@ -55,6 +55,7 @@ fi
 # shellcheck disable=SC2086  # a list of words
 apt_install $apt_packages
 apt_test_nginx
+[[ " ${files[*]} " != *agent_protocol.t* ]] || apt_node
 
 BUILD=${BUILD:-build}
 [[ $BUILD = /* ]] || BUILD=$PWD/$BUILD
@@ -145,7 +146,7 @@ start_postgres() {
     done
 
     "$bin/psql" -q -h "$work/pg" -p "$port" -U postgres -d postgres \
-        -c 'create role agent login superuser' \
+        -c 'create role agent login' \
         || { tail -n 5 "$work/postgres.log" >&2; return 1; }
 
     export AGENT_TEST_PG="$work/pg:$port"

@@ -65,7 +65,7 @@ sub dump_has {
     my $file = scratch() . '/dump.sql';
     AgentTest::Postgres::run('/dev/null', 'true');
     open my $fh, '-|', AgentTest::Postgres::bin('pg_dump'), '-h',
-         $pg->{sockets}, '-p', $pg->{port}, '-U', 'agent', $pg->{name}
+         $pg->{sockets}, '-p', $pg->{port}, '-U', 'postgres', $pg->{name}
         or die "pg_dump: $!";
     local $/;
     my $dump = <$fh>;

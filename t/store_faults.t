@@ -313,7 +313,7 @@ $nginx->finish;
     $pg->reload_conf;
     my $fine = $pg->conninfo_tcp(user => 'locked', password => 'right');
     $pg->psql('create database bare', database => 'postgres');
-    $pg->psql('create database newer', database => 'postgres');
+    $pg->psql('create database newer owner agent', database => 'postgres');
     {
         local $pg->{name} = 'newer';
         $pg->load_schema;

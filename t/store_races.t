@@ -30,7 +30,8 @@ my $dir = scratch();
 # whenever a step begins beside one that runs, it is written down
 $pg->psql(q{
     create table agent.doubled (task_id uuid);
-    create function agent.watch() returns trigger language plpgsql as $$
+    create function agent.watch() returns trigger language plpgsql
+    security definer as $$
     begin
         insert into agent.doubled select new.task_id from agent.step
             where task_id = new.task_id and seq <> new.seq and status = 1;

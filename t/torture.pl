@@ -1,8 +1,8 @@
 #!/usr/bin/perl
 
-# The torture test: two nginx on one database, clients that do what clients
-# do, a killer who spares nothing; then a checker that compares what the
-# clients were told with the database and with what the LLM has seen.
+# The torture test: two nginx on one database, clients of three tenants that do
+# what clients do, a killer who spares nothing; then a checker that compares
+# what the clients were told with the database and with what the LLM has seen.
 #
 #   perl t/torture.pl             with the module in build/ (make torture)
 #
@@ -40,6 +40,7 @@ use TortureCheck;
 use TortureClient;
 use TortureKiller;
 use TortureLoop;
+use TortureTenants;
 
 # in a pipe as well
 $| = 1;
@@ -79,7 +80,12 @@ my $artifacts = scratch() . '/artifacts';
 my $conf = conf(pg => $pg, llm => $llm, workers => 4,
     artifacts => $artifacts,
     main => "worker_shutdown_timeout ${drain}s;",
-    http => "    agent_concurrency 8;",
+    http => "    agent_concurrency 8;\n    agent_auth_zone keys:1m;",
+    server => join("\n",
+        '        location = /_auth { internal; agent_auth; }',
+        '        location = /usage { agent_usage; }',
+        map { "        location /k/$_/ { agent_pass $_; auth_request /_auth; }" }
+            qw(plain small auto)),
     agents => {
         plain => 'attempts 3; timeout 2s; price 0.002;',
         small => 'attempts 3; timeout 2s; price 0.002; concurrency 3;',
@@ -100,6 +106,9 @@ my @nginx = map {
 my $killer = TortureKiller->new(random => $random, pg => $pg, llm => $llm,
     nginx => \@nginx, log => "$dir/kills.log", stop => $stop, drain => $drain,
     only => $ENV{TORTURE_FAULTS});
+
+my $tenants = TortureTenants->new(pg => $pg, clients => $clients,
+    seconds => $seconds, sql => sub { $killer->sql(@_) }, log => "$dir/quotas.log");
 
 
 # How long until a step runs again --------------------------------------------
@@ -201,7 +210,8 @@ sub start_clients {
         my @all = map {
             TortureClient->new(loop => $loop, id => $_, seed => $seed,
                                ports => [map { $_->port } @nginx], tag => $tag,
-                               log => $log, until => $until)
+                               log => $log, until => $until,
+                               $tenants->client($_))
         } grep { $_ % $processes == $part } 0 .. $clients - 1;
 
         my $end = $until + 90;
@@ -245,7 +255,8 @@ sub serves {
 
 
 sub save_tables {
-    for my $table (qw(task step queue secret artifact usage idempotency worker))
+    for my $table (qw(task step queue secret artifact usage idempotency worker
+                      quota))
     {
         write_file("$dir/$table.rows", $pg->psql(
             "select row_to_json(t) from agent.$table t") . "\n");
@@ -268,7 +279,9 @@ sub save_artifacts {
 
 
 my $took = measure();
-my $until = time + $seconds;
+my $since = time;
+my $until = $since + $seconds;
+$killer->{watch} = sub { $tenants->look };
 my @pids = map { start_clients($_, $until) } 0 .. $processes - 1;
 
 $killer->play($until);
@@ -283,6 +296,8 @@ for my $pid (@pids) {
 
 my $quiet = await_quiet();
 my @serve = map { serves($_) } @nginx;
+write_file("$dir/usage.json", $json->encode($tenants->usage($nginx[0],
+                                                            $since)));
 my $quit = time;
 $_->stop for @nginx;
 $quit = time - $quit;
@@ -297,7 +312,8 @@ write_file("$dir/run.json", $json->encode({
     seed => $seed, seconds => $seconds, clients => $clients, hosts => $hosts,
     tag => $tag, attempts => 3, price => '0.002', took => $took,
     quiet => $quiet, serve => \@serve, quit => $quit, drain => $drain,
-    clients_ok => $clients_ok, }));
+    clients_ok => $clients_ok,
+    midnight => int($since / 86400) != int(time / 86400), }));
 
 my $status = TortureCheck::main($dir);
 

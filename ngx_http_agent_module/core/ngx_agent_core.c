@@ -4,6 +4,7 @@
  */
 
 #include "ngx_agent_step.h"
+#include "ngx_agent_auth.h"
 
 
 static ngx_agent_core_conf_t  *ngx_agent_core_conf;
@@ -17,6 +18,7 @@ ngx_agent_core_init(ngx_cycle_t *cycle, ngx_agent_core_conf_t *conf)
     ngx_agent_watch_init();
     ngx_agent_step_init(conf);
     ngx_agent_post_init(conf);
+    ngx_agent_auth_init(cycle);
 
     if (ngx_agent_queue_init(cycle, conf) != NGX_OK
         || ngx_agent_live_init(cycle) != NGX_OK)
@@ -32,6 +34,7 @@ void
 ngx_agent_core_exit(ngx_cycle_t *cycle)
 {
     ngx_agent_tick_exit();
+    ngx_agent_auth_exit();
     ngx_agent_watch_exit();
     ngx_agent_live_exit(cycle);
     ngx_agent_queue_exit();

@@ -157,6 +157,8 @@ struct ngx_agent_post_s {
 
     ngx_int_t                  rc;
     ngx_agent_begin_e          begin;
+    ngx_agent_quota_e          quota;     /* with BEGIN_QUOTA, and its limit */
+    ngx_str_t                  quota_max;
 
     ngx_agent_store_call_t     call;      /* private */
     ngx_agent_live_t          *begun;     /* private */
@@ -176,10 +178,10 @@ void ngx_agent_step_post_detach(ngx_agent_post_t *post);
 ngx_agent_live_t *ngx_agent_step_find(const ngx_agent_id_t *step_id);
 
 /*
- * Steps of this agent have come into the queue by a call of ours: look at
- * once, without waiting for the news.
+ * Steps of this agent and tenant have come into the queue by a call of ours:
+ * look at once, without waiting for the news.
  */
-void ngx_agent_queue_ready(ngx_str_t *agent);
+void ngx_agent_queue_ready(ngx_str_t *agent, ngx_str_t *tenant);
 
 /* 1: no more steps may be queued now: 503. */
 ngx_uint_t ngx_agent_queue_is_full(void);

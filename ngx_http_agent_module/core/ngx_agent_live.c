@@ -6,6 +6,7 @@
  */
 
 #include "ngx_agent_step.h"
+#include "ngx_agent_lines.h"
 #include <ngx_event.h>
 
 
@@ -13,7 +14,7 @@
 #define NGX_AGENT_LIVE_CANCELLED  64
 
 /* what a run needs beside this, with short texts, has room in it as well */
-#define NGX_AGENT_LIVE_POOL       1280
+#define NGX_AGENT_LIVE_POOL       1536
 
 
 static void ngx_agent_live_insert(ngx_rbtree_node_t *temp,
@@ -131,6 +132,9 @@ ngx_agent_live_create(ngx_str_t *tenant, ngx_agent_task_t *task,
         || ngx_agent_live_dup(live, &live->step.input, &step->input) != NGX_OK
         || ngx_agent_live_dup(live, &live->step.additional_input,
                               &step->additional_input)
+           != NGX_OK
+        || ngx_agent_live_dup(live, &live->step.traceparent,
+                              &step->traceparent)
            != NGX_OK)
     {
         ngx_destroy_pool(pool);
@@ -292,6 +296,8 @@ ngx_agent_live_free(ngx_agent_live_t *live)
     if (live->slot) {
         ngx_agent_queue_give();
     }
+
+    ngx_agent_lines_ended(&live->tenant);
 
     ngx_destroy_pool(live->pool);
 }
@@ -461,6 +467,7 @@ ngx_agent_live_leases(ngx_agent_store_call_t *call)
 
         lease->task_id = live->step.task_id;
         lease->step_id = live->step.id;
+        lease->tenant = live->tenant;
         lease->seq = live->step.seq;
         lease->attempt = live->step.attempt;
         lease->lost = 0;

@@ -22,6 +22,8 @@ static void ngx_agent_post_late(ngx_event_t *ev);
 static void ngx_agent_post_begun(ngx_agent_store_call_t *call);
 static ngx_int_t ngx_agent_post_keep(ngx_agent_live_t *live);
 static void ngx_agent_post_refused(ngx_agent_live_t *live);
+static void ngx_agent_post_quota(ngx_agent_post_t *post,
+    ngx_agent_store_call_t *call);
 static void ngx_agent_post_tell(ngx_agent_live_t *live, ngx_int_t rc,
     ngx_agent_begin_e begin);
 static void ngx_agent_post_read(ngx_agent_post_t *post);
@@ -193,10 +195,11 @@ ngx_agent_post_begun(ngx_agent_store_call_t *call)
 static ngx_int_t
 ngx_agent_post_keep(ngx_agent_live_t *live)
 {
-    ngx_str_t  agent, input;
+    ngx_str_t  agent, input, parent;
 
     agent = live->task.agent;
     input = live->task.input;
+    parent = live->step.traceparent;
 
     live->agent = ngx_agent_agent_find(&agent);
 
@@ -204,6 +207,10 @@ ngx_agent_post_keep(ngx_agent_live_t *live)
         live->task.agent = live->agent->name;
 
     } else if (ngx_agent_live_dup(live, &live->task.agent, &agent) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (ngx_agent_live_dup(live, &live->step.traceparent, &parent) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -227,15 +234,31 @@ ngx_agent_post_refused(ngx_agent_live_t *live)
     if (rc == NGX_OK && begin == NGX_AGENT_BEGIN_QUEUED) {
         ngx_agent_stat_add(STEPS, 1);
         ngx_agent_stat_add(QUEUED, 1);
-        ngx_agent_queue_news(&live->task.agent, 0);
+        ngx_agent_queue_news(&live->task.agent, &live->tenant, 0);
     }
 
     if (rc == NGX_OK && begin == NGX_AGENT_BEGIN_BUSY && call->lapsed) {
         ngx_agent_tick_sweep();
     }
 
+    if (live->post && begin == NGX_AGENT_BEGIN_QUOTA) {
+        ngx_agent_post_quota(live->post, call);
+    }
+
     ngx_agent_post_tell(live, rc, begin);
     ngx_agent_live_free(live);
+}
+
+
+/* which limit it was stays longer than the call */
+
+static void
+ngx_agent_post_quota(ngx_agent_post_t *post, ngx_agent_store_call_t *call)
+{
+    post->quota = call->quota;
+
+    post->quota_max.data = ngx_pstrdup(post->pool, &call->quota_max);
+    post->quota_max.len = post->quota_max.data ? call->quota_max.len : 0;
 }
 
 

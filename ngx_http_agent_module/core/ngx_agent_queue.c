@@ -1,10 +1,12 @@
 
 /*
- * The queue as a worker sees it: how many steps it runs, which agents may
- * have more waiting, claims, and how much waits in all.
+ * The queue as a worker sees it: how many steps it runs, claims for the
+ * agents that may have more waiting, the poll, and how much waits in all.
+ * Whose turn it is before an agent is in ngx_agent_lines.c.
  */
 
 #include "ngx_agent_step.h"
+#include "ngx_agent_lines.h"
 #include <ngx_event.h>
 
 
@@ -14,36 +16,43 @@
 /* steps in the queue that make the next count another ms later */
 #define NGX_AGENT_QUEUE_COUNT   10
 
+/* ms for which a count that nothing has disturbed is reckoned with */
+#define NGX_AGENT_QUEUE_SURE    5000
 
-/*
- * hungry: there may be steps; again: also from of old; more: news came while
- * a claim was under way; asked: slots that are kept for it.
- */
+#define ngx_agent_queue_wants(desk)                                           \
+    ((desk)->call == NULL && ngx_agent_lines_hungry(&(desk)->lines))
+
+
+/* where an agent's steps are given out; asked: places kept for the claim */
 
 typedef struct {
+    ngx_str_node_t             node;         /* first: found by its name */
     ngx_agent_agent_t         *agent;
-    ngx_agent_store_call_t    *call;
+    ngx_agent_store_call_t    *call;         /* the claim under way */
     ngx_uint_t                 asked;
-    unsigned                   hungry:1;
-    unsigned                   again:1;
-    unsigned                   more:1;
-} ngx_agent_line_t;
+    ngx_agent_lines_t          lines;
+} ngx_agent_desk_t;
 
 
+static void ngx_agent_queue_polled(ngx_agent_store_call_t *call);
+static void ngx_agent_queue_hungry(ngx_str_t *agent, ngx_str_t *tenant,
+    ngx_uint_t again);
 static void ngx_agent_queue_look(ngx_event_t *ev);
-static ngx_uint_t ngx_agent_queue_claim(ngx_agent_line_t *line,
+static ngx_uint_t ngx_agent_queue_claim(ngx_agent_desk_t *desk,
     ngx_uint_t share);
-static ngx_int_t ngx_agent_queue_send(ngx_agent_line_t *line);
+static ngx_int_t ngx_agent_queue_send(ngx_agent_desk_t *desk);
 static void ngx_agent_queue_claimed(ngx_agent_store_call_t *call);
-static void ngx_agent_queue_asked(ngx_agent_line_t *line);
-static void ngx_agent_queue_return(ngx_agent_line_t *line, ngx_uint_t n);
+static void ngx_agent_queue_asked(ngx_agent_desk_t *desk);
+static void ngx_agent_queue_return(ngx_agent_desk_t *desk, ngx_uint_t n);
 static void ngx_agent_queue_due(ngx_event_t *ev);
 static void ngx_agent_queue_counted(ngx_agent_store_call_t *call);
 
 
 static const ngx_agent_core_conf_t  *ngx_agent_queue_conf;
-static ngx_agent_line_t             *ngx_agent_lines;
-static ngx_uint_t                    ngx_agent_nlines;
+static ngx_agent_desk_t             *ngx_agent_desks;
+static ngx_uint_t                    ngx_agent_ndesks;
+static ngx_rbtree_t                  ngx_agent_desk_names;
+static ngx_rbtree_node_t             ngx_agent_desk_sentinel;
 /* places taken; of these, for steps that a claim may bring */
 static ngx_uint_t                    ngx_agent_running;
 static ngx_uint_t                    ngx_agent_asked;
@@ -56,9 +65,14 @@ static ngx_connection_t              ngx_agent_queue_dumb;
 static ngx_event_t                   ngx_agent_queue_event;
 static ngx_event_t                   ngx_agent_queue_timer;
 
+/* who has steps in the queue: asked now; to be asked again */
+static ngx_agent_store_call_t       *ngx_agent_queue_polling;
+static ngx_uint_t                    ngx_agent_queue_wish;
+
 /* the depth, and what this nginx had put in and taken out by then */
 static ngx_agent_store_call_t       *ngx_agent_queue_counting;
 static ngx_msec_t                    ngx_agent_queue_next;
+static ngx_msec_t                    ngx_agent_queue_sure;
 static uint64_t                      ngx_agent_queue_seen;
 static uint64_t                      ngx_agent_queue_in;
 static uint64_t                      ngx_agent_queue_out;
@@ -70,30 +84,46 @@ ngx_int_t
 ngx_agent_queue_init(ngx_cycle_t *cycle, const ngx_agent_core_conf_t *conf)
 {
     ngx_uint_t           i;
+    ngx_agent_desk_t    *desk;
     ngx_agent_agent_t  **agent;
 
     ngx_agent_queue_conf = conf;
     ngx_agent_running = 0;
     ngx_agent_asked = 0;
     ngx_agent_queue_opened = 0;
+    ngx_agent_queue_polling = NULL;
+    ngx_agent_queue_wish = 0;
     ngx_agent_queue_counting = NULL;
     ngx_agent_queue_next = ngx_current_msec;
     ngx_agent_queue_seen = 0;
+    ngx_agent_queue_sure = ngx_current_msec - NGX_AGENT_QUEUE_SURE;
     ngx_agent_queue_in = ngx_agent_stat_sum(NGX_AGENT_STAT_QUEUED);
     ngx_agent_queue_out = ngx_agent_stat_sum(NGX_AGENT_STAT_CLAIMED);
 
-    ngx_agent_nlines = conf->agents->nelts;
-    ngx_agent_lines = ngx_pcalloc(cycle->pool, (ngx_agent_nlines + 1)
-                                               * sizeof(ngx_agent_line_t));
-    if (ngx_agent_lines == NULL) {
+    ngx_rbtree_init(&ngx_agent_desk_names, &ngx_agent_desk_sentinel,
+                    ngx_str_rbtree_insert_value);
+    ngx_agent_lines_init(cycle, &ngx_agent_queue_event);
+
+    ngx_agent_desks = ngx_pcalloc(cycle->pool, (conf->agents->nelts + 1)
+                                               * sizeof(ngx_agent_desk_t));
+    if (ngx_agent_desks == NULL) {
         return NGX_ERROR;
     }
 
     agent = conf->agents->elts;
 
-    for (i = 0; i < ngx_agent_nlines; i++) {
-        ngx_agent_lines[i].agent = agent[i];
+    for (i = 0; i < conf->agents->nelts; i++) {
+        desk = &ngx_agent_desks[i];
+        desk->agent = agent[i];
+        desk->node.str = agent[i]->name;
+        desk->node.node.key = ngx_crc32_short(agent[i]->name.data,
+                                              agent[i]->name.len);
+
+        ngx_rbtree_insert(&ngx_agent_desk_names, &desk->node.node);
+        ngx_agent_lines_add(&desk->lines);
     }
+
+    ngx_agent_ndesks = conf->agents->nelts;
 
     ngx_memzero(&ngx_agent_queue_event, sizeof(ngx_event_t));
     ngx_agent_queue_event.handler = ngx_agent_queue_look;
@@ -115,15 +145,22 @@ ngx_agent_queue_exit(void)
 {
     ngx_uint_t  i;
 
-    for (i = 0; i < ngx_agent_nlines; i++) {
-        if (ngx_agent_lines[i].call) {
-            ngx_agent_store_detach(ngx_agent_lines[i].call);
-            ngx_destroy_pool(ngx_agent_lines[i].call->pool);
-            ngx_agent_lines[i].call = NULL;
+    for (i = 0; i < ngx_agent_ndesks; i++) {
+        if (ngx_agent_desks[i].call) {
+            ngx_agent_store_detach(ngx_agent_desks[i].call);
+            ngx_destroy_pool(ngx_agent_desks[i].call->pool);
+            ngx_agent_desks[i].call = NULL;
         }
     }
 
-    ngx_agent_nlines = 0;
+    ngx_agent_ndesks = 0;
+    ngx_agent_lines_exit();
+
+    if (ngx_agent_queue_polling) {
+        ngx_agent_store_detach(ngx_agent_queue_polling);
+        ngx_destroy_pool(ngx_agent_queue_polling->pool);
+        ngx_agent_queue_polling = NULL;
+    }
 
     if (ngx_agent_queue_counting) {
         ngx_agent_store_detach(ngx_agent_queue_counting);
@@ -192,8 +229,8 @@ ngx_agent_queue_full_agents(ngx_pool_t *pool, ngx_str_t *names)
     ngx_str_null(names);
     len = 0;
 
-    for (i = 0; i < ngx_agent_nlines; i++) {
-        agent = ngx_agent_lines[i].agent;
+    for (i = 0; i < ngx_agent_ndesks; i++) {
+        agent = ngx_agent_desks[i].agent;
 
         if (agent->concurrency
             && ngx_agent_stat_places(&agent->name) >= agent->concurrency)
@@ -214,8 +251,8 @@ ngx_agent_queue_full_agents(ngx_pool_t *pool, ngx_str_t *names)
 
     names->data = p;
 
-    for (i = 0; i < ngx_agent_nlines; i++) {
-        agent = ngx_agent_lines[i].agent;
+    for (i = 0; i < ngx_agent_ndesks; i++) {
+        agent = ngx_agent_desks[i].agent;
 
         /* one that has got full in between has no room in the text */
 
@@ -235,47 +272,108 @@ ngx_agent_queue_full_agents(ngx_pool_t *pool, ngx_str_t *names)
 
 
 void
-ngx_agent_queue_ready(ngx_str_t *agent)
+ngx_agent_queue_ready(ngx_str_t *agent, ngx_str_t *tenant)
 {
-    ngx_agent_queue_news(agent, 0);
+    ngx_agent_queue_news(agent, tenant, 0);
 }
 
 
 void
-ngx_agent_queue_news(ngx_str_t *agent, ngx_uint_t again)
+ngx_agent_queue_news(ngx_str_t *agent, ngx_str_t *tenant, ngx_uint_t again)
 {
-    ngx_uint_t         i;
-    ngx_agent_line_t  *line;
-
-    for (i = 0; i < ngx_agent_nlines; i++) {
-        line = &ngx_agent_lines[i];
-
-        if (line->agent->name.len != agent->len
-            || ngx_memcmp(line->agent->name.data, agent->data, agent->len)
-               != 0)
-        {
-            continue;
-        }
-
-        line->hungry = 1;
-        line->more = 1;
-        line->again |= again;
-
-        ngx_post_event(&ngx_agent_queue_event, &ngx_posted_events);
+    if (!ngx_agent_queue_opened) {
+        /* it does not run any; the poll at the start finds all there is */
         return;
+    }
+
+    ngx_agent_queue_hungry(agent, tenant, again);
+    ngx_post_event(&ngx_agent_queue_event, &ngx_posted_events);
+}
+
+
+static void
+ngx_agent_queue_hungry(ngx_str_t *agent, ngx_str_t *tenant, ngx_uint_t again)
+{
+    ngx_agent_desk_t  *desk;
+
+    desk = (ngx_agent_desk_t *)
+           ngx_str_rbtree_lookup(&ngx_agent_desk_names, agent,
+                                 ngx_crc32_short(agent->data, agent->len));
+
+    if (desk) {
+        ngx_agent_lines_news(&desk->lines, tenant, again);
     }
 }
 
+
+/* one that was asked for while another is under way may see more: once more */
 
 void
 ngx_agent_queue_poll(void)
 {
-    ngx_uint_t  i;
+    ngx_pool_t              *pool;
+    ngx_agent_store_call_t  *call;
 
-    for (i = 0; i < ngx_agent_nlines; i++) {
-        ngx_agent_lines[i].hungry = 1;
-        ngx_agent_lines[i].again = 1;
+    ngx_agent_queue_wish = 1;
+
+    if (!ngx_agent_queue_opened || ngx_agent_queue_polling
+        || ngx_agent_tick_drains())
+    {
+        return;
     }
+
+    pool = ngx_create_pool(1024, ngx_cycle->log);
+    if (pool == NULL) {
+        return;
+    }
+
+    call = ngx_pcalloc(pool, sizeof(ngx_agent_store_call_t));
+    if (call == NULL) {
+        ngx_destroy_pool(pool);
+        return;
+    }
+
+    call->pool = pool;
+    call->log = ngx_cycle->log;
+    call->handler = ngx_agent_queue_polled;
+
+    if (ngx_agent_store_lines(call) != NGX_AGAIN) {
+        ngx_destroy_pool(pool);
+        return;
+    }
+
+    ngx_agent_queue_polling = call;
+    ngx_agent_queue_wish = 0;
+}
+
+
+static void
+ngx_agent_queue_polled(ngx_agent_store_call_t *call)
+{
+    ngx_uint_t         i;
+    ngx_agent_line_t  *line;
+
+    ngx_agent_queue_polling = NULL;
+
+    if (call->rc == NGX_OK) {
+        line = call->list->elts;
+
+        for (i = 0; i < call->list->nelts; i++) {
+            ngx_agent_queue_hungry(&line[i].agent, &line[i].tenant, 1);
+        }
+
+        ngx_agent_lines_forget();
+
+        if (ngx_agent_queue_wish) {
+            ngx_agent_queue_poll();
+        }
+
+    } else {
+        /* the next tick tries again */
+        ngx_agent_queue_wish = 1;
+    }
+
+    ngx_destroy_pool(call->pool);
 
     ngx_post_event(&ngx_agent_queue_event, &ngx_posted_events);
 }
@@ -314,14 +412,14 @@ static void
 ngx_agent_queue_look(ngx_event_t *ev)
 {
     ngx_uint_t         i, n, share, free;
-    ngx_agent_line_t  *line;
+    ngx_agent_desk_t  *desk;
 
     if (!ngx_agent_queue_opened || ngx_agent_tick_drains()) {
         return;
     }
 
-    for (i = 0, n = 0; i < ngx_agent_nlines; i++) {
-        if (ngx_agent_lines[i].hungry && ngx_agent_lines[i].call == NULL) {
+    for (i = 0, n = 0; i < ngx_agent_ndesks; i++) {
+        if (ngx_agent_queue_wants(&ngx_agent_desks[i])) {
             n++;
         }
     }
@@ -338,12 +436,12 @@ ngx_agent_queue_look(ngx_event_t *ev)
 
     ngx_agent_queue_turn++;
 
-    for (i = 0; i < ngx_agent_nlines && free; i++) {
-        line = &ngx_agent_lines[(ngx_agent_queue_turn + i)
-                                % ngx_agent_nlines];
+    for (i = 0; i < ngx_agent_ndesks && free; i++) {
+        desk = &ngx_agent_desks[(ngx_agent_queue_turn + i)
+                                % ngx_agent_ndesks];
 
-        if (line->hungry && line->call == NULL) {
-            n = ngx_agent_queue_claim(line, ngx_min(share, free));
+        if (ngx_agent_queue_wants(desk)) {
+            n = ngx_agent_queue_claim(desk, ngx_min(share, free));
             free -= ngx_min(n, free);
         }
     }
@@ -351,12 +449,12 @@ ngx_agent_queue_look(ngx_event_t *ev)
 
 
 static ngx_uint_t
-ngx_agent_queue_claim(ngx_agent_line_t *line, ngx_uint_t share)
+ngx_agent_queue_claim(ngx_agent_desk_t *desk, ngx_uint_t share)
 {
     ngx_uint_t          n;
     ngx_agent_agent_t  *agent;
 
-    agent = line->agent;
+    agent = desk->agent;
     share = ngx_min(share, NGX_AGENT_QUEUE_CLAIM);
 
     for (n = 0; n < share; n++) {
@@ -367,13 +465,13 @@ ngx_agent_queue_claim(ngx_agent_line_t *line, ngx_uint_t share)
         ngx_agent_running++;
     }
 
-    line->asked = n;
+    desk->asked = n;
     ngx_agent_asked += n;
     ngx_agent_stat_ask(&agent->name, n);
 
-    if (n && ngx_agent_queue_send(line) != NGX_OK) {
-        ngx_agent_queue_asked(line);
-        ngx_agent_queue_return(line, n);
+    if (n && ngx_agent_queue_send(desk) != NGX_OK) {
+        ngx_agent_queue_asked(desk);
+        ngx_agent_queue_return(desk, n);
         return 0;
     }
 
@@ -382,7 +480,7 @@ ngx_agent_queue_claim(ngx_agent_line_t *line, ngx_uint_t share)
 
 
 static ngx_int_t
-ngx_agent_queue_send(ngx_agent_line_t *line)
+ngx_agent_queue_send(ngx_agent_desk_t *desk)
 {
     ngx_pool_t              *pool;
     ngx_agent_task_t        *task;
@@ -401,24 +499,24 @@ ngx_agent_queue_send(ngx_agent_line_t *line)
         return NGX_ERROR;
     }
 
-    task->agent = line->agent->name;
+    task->agent = desk->agent->name;
 
     call->pool = pool;
     call->log = ngx_cycle->log;
     call->handler = ngx_agent_queue_claimed;
-    call->data = line;
+    call->data = desk;
     call->task = task;
-    call->limit = line->asked;
-    call->queue = line->again;
+    call->limit = desk->asked;
 
-    if (ngx_agent_store_claim(call) != NGX_AGAIN) {
+    if (ngx_agent_lines_ask(&desk->lines, call) != NGX_OK
+        || ngx_agent_store_claim(call) != NGX_AGAIN)
+    {
+        ngx_agent_lines_unasked(&desk->lines);
         ngx_destroy_pool(pool);
         return NGX_ERROR;
     }
 
-    line->call = call;
-    line->again = 0;
-    line->more = 0;
+    desk->call = call;
 
     return NGX_OK;
 }
@@ -428,12 +526,14 @@ static void
 ngx_agent_queue_claimed(ngx_agent_store_call_t *call)
 {
     ngx_uint_t          i, n;
-    ngx_agent_line_t   *line;
+    ngx_agent_desk_t   *desk;
     ngx_agent_claim_t  *claim;
 
-    line = call->data;
-    line->call = NULL;
-    ngx_agent_queue_asked(line);
+    desk = call->data;
+    desk->call = NULL;
+    ngx_agent_queue_asked(desk);
+
+    ngx_agent_lines_told(&desk->lines, call);
 
     n = 0;
 
@@ -441,20 +541,13 @@ ngx_agent_queue_claimed(ngx_agent_store_call_t *call)
         n = call->list->nelts;
         claim = call->list->elts;
 
-        /* as many as were asked for: there may be more */
-        line->hungry = (n == line->asked || line->more);
-
         for (i = 0; i < n; i++) {
-            ngx_agent_step_claimed(&claim[i], line->agent);
+            ngx_agent_step_claimed(&claim[i], desk->agent);
         }
-
-    } else {
-        /* the poll asks again */
-        line->hungry = 0;
     }
 
     ngx_agent_stat_set(RUNNING, ngx_agent_running - ngx_agent_asked);
-    ngx_agent_queue_return(line, line->asked - n);
+    ngx_agent_queue_return(desk, desk->asked - n);
 
     ngx_destroy_pool(call->pool);
 
@@ -466,18 +559,18 @@ ngx_agent_queue_claimed(ngx_agent_store_call_t *call)
 /* the places are from now on of steps that run, or given back */
 
 static void
-ngx_agent_queue_asked(ngx_agent_line_t *line)
+ngx_agent_queue_asked(ngx_agent_desk_t *desk)
 {
-    ngx_agent_asked -= line->asked;
-    ngx_agent_stat_ask(&line->agent->name, -(ngx_int_t) line->asked);
+    ngx_agent_asked -= desk->asked;
+    ngx_agent_stat_ask(&desk->agent->name, -(ngx_int_t) desk->asked);
 }
 
 
 static void
-ngx_agent_queue_return(ngx_agent_line_t *line, ngx_uint_t n)
+ngx_agent_queue_return(ngx_agent_desk_t *desk, ngx_uint_t n)
 {
     for ( /* void */ ; n; n--) {
-        ngx_agent_stat_give(&line->agent->name);
+        ngx_agent_stat_give(&desk->agent->name);
         ngx_agent_running--;
     }
 
@@ -510,6 +603,10 @@ ngx_agent_queue_depth(void)
 {
     ngx_pool_t              *pool;
     ngx_agent_store_call_t  *call;
+
+    if (ngx_agent_queue_wish) {
+        ngx_agent_queue_poll();
+    }
 
     if (ngx_agent_queue_counting
         || (ngx_msec_int_t) (ngx_current_msec - ngx_agent_queue_next) < 0)
@@ -548,12 +645,32 @@ ngx_agent_queue_depth(void)
 static void
 ngx_agent_queue_counted(ngx_agent_store_call_t *call)
 {
+    ngx_uint_t  quiet;
+
     ngx_agent_queue_counting = NULL;
 
     if (call->rc == NGX_OK) {
-        ngx_agent_queue_seen = call->total;
-        ngx_agent_queue_in = ngx_agent_queue_then_in;
-        ngx_agent_queue_out = ngx_agent_queue_then_out;
+
+        /*
+         * Steps that came or went while it was counted may be in the count
+         * or not: then what was known goes on being reckoned with, for a
+         * while.
+         */
+
+        quiet = (ngx_agent_stat_sum(NGX_AGENT_STAT_QUEUED)
+                 == ngx_agent_queue_then_in
+                 && ngx_agent_stat_sum(NGX_AGENT_STAT_CLAIMED)
+                    == ngx_agent_queue_then_out);
+
+        if (quiet
+            || ngx_current_msec - ngx_agent_queue_sure >= NGX_AGENT_QUEUE_SURE)
+        {
+            ngx_agent_queue_seen = call->total;
+            ngx_agent_queue_in = ngx_agent_queue_then_in;
+            ngx_agent_queue_out = ngx_agent_queue_then_out;
+            ngx_agent_queue_sure = ngx_current_msec;
+        }
+
         ngx_agent_stat_set(DEPTH, call->total);
         ngx_agent_stat_set(DEPTH_AT, ngx_time());
     }

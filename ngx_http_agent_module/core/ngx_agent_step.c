@@ -18,6 +18,7 @@
 
 /* HTTP status for who waits */
 #define NGX_AGENT_STEP_BAD_GATEWAY  502
+#define NGX_AGENT_STEP_NO_ROOM       507
 #define NGX_AGENT_STEP_UNAVAILABLE  503
 
 
@@ -28,12 +29,14 @@ static const char *ngx_agent_step_hopeless(ngx_agent_live_t *live,
 static void ngx_agent_step_stop(ngx_agent_live_t *live);
 static void ngx_agent_step_retry(ngx_event_t *ev);
 static void ngx_agent_step_retried(ngx_agent_store_call_t *call);
+static void ngx_agent_step_untrace(ngx_agent_live_t *live);
 static void ngx_agent_step_put_back(ngx_event_t *ev);
 static void ngx_agent_step_left(ngx_agent_store_call_t *call);
 static void ngx_agent_step_save(ngx_event_t *ev);
 static void ngx_agent_step_saved(ngx_agent_store_call_t *call);
 static void ngx_agent_step_failed(ngx_agent_live_t *live, ngx_str_t *why,
     ngx_uint_t code, ngx_uint_t status);
+static void ngx_agent_step_no_room(ngx_agent_live_t *live, ngx_str_t *max);
 static void ngx_agent_step_bare(ngx_agent_live_t *live);
 static void ngx_agent_step_ended(ngx_agent_live_t *live);
 static void ngx_agent_step_unsaved(ngx_agent_live_t *live, const char *what);
@@ -410,6 +413,7 @@ ngx_agent_step_retried(ngx_agent_store_call_t *call)
     switch (rc) {
 
     case NGX_OK:
+        ngx_agent_step_untrace(live);
 
         if (ngx_agent_tick_drains()) {
             /* it was not made: it does not count */
@@ -429,6 +433,18 @@ ngx_agent_step_retried(ngx_agent_store_call_t *call)
     default:
         ngx_agent_step_leave(live, NGX_AGENT_STEP_SHORT, 0);
         return;
+    }
+}
+
+
+/* what is on record needs no memory any more */
+
+static void
+ngx_agent_step_untrace(ngx_agent_live_t *live)
+{
+    if (live->step.trace.data) {
+        (void) ngx_pfree(live->pool, live->step.trace.data);
+        ngx_str_null(&live->step.trace);
     }
 }
 
@@ -458,9 +474,10 @@ ngx_agent_step_failed(ngx_agent_live_t *live, ngx_str_t *why,
     step->tokens_out = 0;
     ngx_str_null(&step->name);
     ngx_str_null(&step->output);
-    ngx_str_null(&step->turns);
     ngx_str_null(&step->artifacts);
     ngx_str_null(&step->additional_output);
+
+    /* turns stay: a dialect may need them for the next step all the same */
 
     ngx_agent_story_end(live, why, &step->error);
 
@@ -549,6 +566,7 @@ static void
 ngx_agent_step_saved(ngx_agent_store_call_t *call)
 {
     ngx_int_t          rc;
+    ngx_str_t          max;
     ngx_msec_t         pause;
     ngx_uint_t         next;
     ngx_agent_live_t  *live;
@@ -557,6 +575,10 @@ ngx_agent_step_saved(ngx_agent_store_call_t *call)
     rc = call->rc;
     next = (call->next != NULL);
 
+    if (ngx_agent_live_dup(live, &max, &call->quota_max) != NGX_OK) {
+        ngx_str_null(&max);
+    }
+
     ngx_agent_live_call_done(live);
 
     switch (rc) {
@@ -564,7 +586,7 @@ ngx_agent_step_saved(ngx_agent_store_call_t *call)
     case NGX_OK:
 
         if (next) {
-            ngx_agent_queue_news(&live->agent->name, 0);
+            ngx_agent_queue_news(&live->agent->name, &live->tenant, 0);
         }
 
         ngx_agent_step_ended(live);
@@ -579,11 +601,15 @@ ngx_agent_step_saved(ngx_agent_store_call_t *call)
         ngx_agent_step_drop(live);
         return;
 
+    case NGX_BUSY:
+        ngx_agent_step_no_room(live, &max);
+        return;
+
     default:
         break;
     }
 
-    /* refused by the database: no room, a trigger; it may yet be mended */
+    /* refused by the database: no disk, a trigger; it may yet be mended */
 
     if (++live->tries >= NGX_AGENT_STEP_TRIES || ngx_terminate) {
 
@@ -607,6 +633,40 @@ ngx_agent_step_saved(ngx_agent_store_call_t *call)
 
 
 /*
+ * The tenant may not store what the step has written: the step ends without
+ * it.
+ */
+
+static void
+ngx_agent_step_no_room(ngx_agent_live_t *live, ngx_str_t *max)
+{
+    u_char     *p;
+    ngx_str_t   why;
+
+    static const char  text[] = "the artifacts of the step are more than the "
+                                "tenant's limit of ";
+
+    ngx_agent_step_conf->runner->dropped(live);
+
+    /* nothing of its end is on record */
+    live->step.status = NGX_AGENT_STEP_RUNNING;
+
+    ngx_str_set(&why, "the artifacts of the step are more than the tenant may "
+                "store");
+
+    p = ngx_pnalloc(live->pool, sizeof(text) + max->len + sizeof(" bytes"));
+
+    if (p) {
+        why.data = p;
+        why.len = ngx_sprintf(p, "%s%V bytes", text, max) - p;
+    }
+
+    ngx_agent_step_failed(live, &why, NGX_AGENT_STEP_NO_ROOM, 0);
+    ngx_agent_step_save(&live->event);
+}
+
+
+/*
  * The database will not have this result; it may have a few words in its
  * place.  Otherwise the step would be run, and paid for, again and again.
  */
@@ -621,6 +681,8 @@ ngx_agent_step_bare(ngx_agent_live_t *live)
     /* nothing of its end is on record */
     live->step.status = NGX_AGENT_STEP_RUNNING;
     live->tries = NGX_AGENT_STEP_TRIES - 2;
+    ngx_str_null(&live->step.turns);
+    ngx_agent_step_untrace(live);
 
     ngx_str_set(&why, "the database refused to save the result");
     ngx_agent_step_failed(live, &why, NGX_AGENT_STEP_BAD_GATEWAY, 0);

@@ -131,8 +131,9 @@ void ngx_agent_queue_give(void);
 /* Agents that are at their limit, with ",", in pool; len 0: none. */
 void ngx_agent_queue_full_agents(ngx_pool_t *pool, ngx_str_t *names);
 
-/* News of an agent; "again": look at all of its queue. */
-void ngx_agent_queue_news(ngx_str_t *agent, ngx_uint_t again);
+/* News of an agent and a tenant; "again": look at all of their queue. */
+void ngx_agent_queue_news(ngx_str_t *agent, ngx_str_t *tenant,
+    ngx_uint_t again);
 
 /* A step of the agent may run in "delay" ms. */
 void ngx_agent_queue_later(ngx_msec_t delay);

@@ -6,6 +6,7 @@
  */
 
 #include "ngx_agent_step.h"
+#include "ngx_agent_auth.h"
 #include "ngx_agent_id.h"
 #include "ngx_agent_proc.h"
 #include <ngx_event.h>
@@ -60,6 +61,7 @@ static ngx_msec_t ngx_agent_tick_left(ngx_event_t *ev);
 static void ngx_agent_tick_hand_back(ngx_agent_live_t *live);
 static void ngx_agent_tick_let_go(ngx_event_t *ev);
 static void ngx_agent_tick_news(ngx_agent_news_e news, ngx_str_t *payload);
+static void ngx_agent_tick_work(ngx_str_t *payload);
 static void ngx_agent_tick_ids(ngx_agent_news_e news, ngx_str_t *payload);
 
 
@@ -517,23 +519,48 @@ ngx_agent_tick_let_go(ngx_event_t *ev)
 static void
 ngx_agent_tick_news(ngx_agent_news_e news, ngx_str_t *payload)
 {
-    ngx_str_t   agent;
-    ngx_uint_t  again;
+    switch (news) {
 
-    if (news != NGX_AGENT_NEWS_WORK) {
+    case NGX_AGENT_NEWS_WORK:
+        ngx_agent_tick_work(payload);
+        return;
+
+    case NGX_AGENT_NEWS_KEYS:
+        ngx_agent_auth_news(payload);
+        return;
+
+    default:
         ngx_agent_tick_ids(news, payload);
         return;
     }
+}
 
-    agent = *payload;
-    again = 0;
 
-    if (agent.len && agent.data[agent.len - 1] == '!') {
-        agent.len--;
-        again = 1;
+/* "agent tenant" or "agent! tenant": no agent's name has a space in it */
+
+static void
+ngx_agent_tick_work(ngx_str_t *payload)
+{
+    u_char      *p, *last;
+    ngx_str_t    agent, tenant;
+    ngx_uint_t   again;
+
+    last = payload->data + payload->len;
+    p = ngx_strlchr(payload->data, last, ' ');
+
+    if (p == NULL) {
+        return;
     }
 
-    ngx_agent_queue_news(&agent, again);
+    agent.data = payload->data;
+    agent.len = p - payload->data;
+    tenant.data = p + 1;
+    tenant.len = last - tenant.data;
+
+    again = (agent.len && p[-1] == '!');
+    agent.len -= again;
+
+    ngx_agent_queue_news(&agent, &tenant, again);
 }
 
 

@@ -62,13 +62,16 @@ struct ngx_agent_pg_call_s {
 
     ngx_uint_t                 stmt;
     ngx_uint_t                 lane;
-    ngx_agent_id_t             key;          /* batches go in this order */
+    ngx_str_t                  scope;        /* for whom; a batch goes in the
+                                                order of scopes, statements, */
+    ngx_agent_id_t             key;          /* and this */
     ngx_msec_t                 deadline;
     ngx_uint_t                 sent;         /* times */
     unsigned                   patient:1;    /* has no deadline */
     unsigned                   hold:1;       /* patient as soon as it may have
                                                 happened: see below */
     unsigned                   solo:1;       /* a transaction of its own */
+    unsigned                   late:1;       /* its scope is the last one */
     unsigned                   unsure:1;     /* sent, and then the connection
                                                 was lost */
 
@@ -87,6 +90,10 @@ typedef struct {
     ngx_agent_pg_target_t      target;
     const ngx_agent_pg_stmt_t *stmts;
     ngx_uint_t                 nstmts;
+    ngx_uint_t                 scope[NGX_AGENT_PG_LANES];
+                                             /* a statement that is run, with
+                                                the scope as its parameter,
+                                                before the calls of a scope */
     const char                *setup;
     const char                *listen;       /* sql, "listen a; ...;", run by
                                                 the reader; NULL: none */
@@ -174,6 +181,10 @@ typedef struct {
     const char                *values[NGX_AGENT_PG_PARAMS];
     int                        lengths[NGX_AGENT_PG_PARAMS];
 } ngx_agent_pg_bind_t;
+
+/* the scope alone, for the statement that sets it */
+void ngx_agent_pg_bind_scope(ngx_agent_pg_bind_t *b,
+    ngx_agent_pg_call_t *call);
 
 ngx_int_t ngx_agent_pg_bind(ngx_agent_pg_bind_t *b,
     const ngx_agent_pg_stmt_t *st, ngx_agent_pg_call_t **calls, ngx_uint_t n,

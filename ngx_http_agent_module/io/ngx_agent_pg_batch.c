@@ -17,6 +17,10 @@ static ngx_uint_t ngx_agent_pg_answered(ngx_agent_pg_lane_t *lane);
 static void ngx_agent_pg_count(ngx_agent_pg_lane_t *lane);
 static void ngx_agent_pg_gather(ngx_agent_pg_lane_t *lane);
 static void ngx_agent_pg_group(ngx_agent_pg_lane_t *lane);
+static ngx_uint_t ngx_agent_pg_same_scope(ngx_agent_pg_call_t *a,
+    ngx_agent_pg_call_t *b);
+static ngx_agent_pg_group_t *ngx_agent_pg_new_group(ngx_agent_pg_lane_t *lane,
+    ngx_uint_t first, ngx_uint_t unit, ngx_uint_t stmt);
 static ngx_int_t ngx_agent_pg_write(ngx_agent_pg_lane_t *lane);
 static int ngx_libc_cdecl ngx_agent_pg_cmp(const void *one, const void *two);
 static size_t ngx_agent_pg_bytes(ngx_agent_pg_call_t *call);
@@ -107,7 +111,7 @@ ngx_agent_pg_gather(ngx_agent_pg_lane_t *lane)
     }
 
     /*
-     * One order for all writers, by statement and then by task: two batches
+     * One order for all writers, by tenant, statement and task: two batches
      * lock rows in the same order and so never wait for each other in a ring.
      */
     ngx_qsort(lane->calls, lane->ncalls, sizeof(ngx_agent_pg_call_t *),
@@ -122,10 +126,21 @@ ngx_agent_pg_gather(ngx_agent_pg_lane_t *lane)
 static int ngx_libc_cdecl
 ngx_agent_pg_cmp(const void *one, const void *two)
 {
+    int                         rc;
     const ngx_agent_pg_call_t  *a, *b;
 
     a = *(ngx_agent_pg_call_t *const *) one;
     b = *(ngx_agent_pg_call_t *const *) two;
+
+    if (a->late != b->late) {
+        return a->late ? 1 : -1;
+    }
+
+    rc = ngx_memn2cmp(a->scope.data, b->scope.data, a->scope.len,
+                      b->scope.len);
+    if (rc) {
+        return rc;
+    }
 
     if (a->stmt != b->stmt) {
         return a->stmt < b->stmt ? -1 : 1;
@@ -152,33 +167,69 @@ ngx_agent_pg_bytes(ngx_agent_pg_call_t *call)
 static void
 ngx_agent_pg_group(ngx_agent_pg_lane_t *lane)
 {
-    ngx_uint_t             i;
-    ngx_agent_pg_call_t   *call;
+    ngx_uint_t             i, unit;
+    ngx_agent_pg_call_t   *call, *last;
     ngx_agent_pg_group_t  *g;
 
     g = NULL;
+    last = NULL;
+    unit = 0;
     lane->ngroups = 0;
 
     for (i = 0; i < lane->ncalls; i++) {
         call = lane->calls[i];
 
-        if (g && !call->solo && g->stmt == call->stmt
-            && g->n < NGX_AGENT_PG_GROUP
-            && lane->conf->stmts[call->stmt].grouped)
+        if (last == NULL || call->solo
+            || !ngx_agent_pg_same_scope(call, last))
+        {
+            if (last && call->solo) {
+                unit++;
+            }
+
+            if (call->scope.len) {
+                (void) ngx_agent_pg_new_group(lane, i, unit,
+                                lane->conf->scope[lane->number]);
+            }
+
+        } else if (g->stmt == call->stmt
+                   && g->n < NGX_AGENT_PG_GROUP
+                   && lane->conf->stmts[call->stmt].grouped)
         {
             g->n++;
+            last = call;
             continue;
         }
 
-        g = &lane->groups[lane->ngroups];
-        g->first = i;
+        g = ngx_agent_pg_new_group(lane, i, unit, call->stmt);
         g->n = 1;
-        g->stmt = call->stmt;
-        g->res = NULL;
-        g->unit = call->solo ? lane->ngroups : 0;
-
-        lane->ngroups++;
+        last = call;
     }
+}
+
+
+static ngx_uint_t
+ngx_agent_pg_same_scope(ngx_agent_pg_call_t *a, ngx_agent_pg_call_t *b)
+{
+    return a->scope.len == b->scope.len
+           && ngx_memcmp(a->scope.data, b->scope.data, a->scope.len) == 0;
+}
+
+
+static ngx_agent_pg_group_t *
+ngx_agent_pg_new_group(ngx_agent_pg_lane_t *lane, ngx_uint_t first,
+    ngx_uint_t unit, ngx_uint_t stmt)
+{
+    ngx_agent_pg_group_t  *g;
+
+    g = &lane->groups[lane->ngroups++];
+
+    g->first = first;
+    g->n = 0;
+    g->unit = unit;
+    g->stmt = stmt;
+    g->res = NULL;
+
+    return g;
 }
 
 
@@ -193,12 +244,19 @@ ngx_agent_pg_write(ngx_agent_pg_lane_t *lane)
         g = &lane->groups[i];
         st = &lane->conf->stmts[g->stmt];
 
-        if (ngx_agent_pg_bind(&lane->bind, st, &lane->calls[g->first], g->n,
-                              lane->conn.log)
-            != NGX_OK
-            || ngx_agent_pg_conn_send(&lane->conn, g->stmt, st->nparams,
-                                      lane->bind.values, lane->bind.lengths)
-               != NGX_OK)
+        if (g->n == 0) {
+            ngx_agent_pg_bind_scope(&lane->bind, lane->calls[g->first]);
+
+        } else if (ngx_agent_pg_bind(&lane->bind, st, &lane->calls[g->first],
+                                     g->n, lane->conn.log)
+                   != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
+        if (ngx_agent_pg_conn_send(&lane->conn, g->stmt, st->nparams,
+                                   lane->bind.values, lane->bind.lengths)
+            != NGX_OK)
         {
             return NGX_ERROR;
         }
@@ -307,6 +365,12 @@ ngx_agent_pg_deliver(ngx_agent_pg_lane_t *lane, ngx_agent_pg_group_t *g)
     ngx_uint_t            i;
     ngx_agent_pg_call_t  *call;
     ngx_agent_pg_rows_t   r;
+
+    if (g->n == 0) {
+        PQclear(g->res);
+        g->res = NULL;
+        return;
+    }
 
     rc = ngx_agent_pg_index(g->res, &lane->conf->stmts[g->stmt], g->n, &first,
                             &rows, lane->conn.log);

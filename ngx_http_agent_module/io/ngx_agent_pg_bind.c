@@ -70,6 +70,14 @@ ngx_agent_pg_bind(ngx_agent_pg_bind_t *b, const ngx_agent_pg_stmt_t *st,
 }
 
 
+void
+ngx_agent_pg_bind_scope(ngx_agent_pg_bind_t *b, ngx_agent_pg_call_t *call)
+{
+    b->values[0] = (char *) call->scope.data;
+    b->lengths[0] = (int) call->scope.len;
+}
+
+
 static size_t
 ngx_agent_pg_array_size(ngx_agent_pg_call_t **calls, ngx_uint_t n,
     ngx_uint_t col)

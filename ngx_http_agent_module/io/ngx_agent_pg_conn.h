@@ -14,7 +14,7 @@
 #include <libpq-fe.h>
 
 
-#define NGX_AGENT_PG_PARAMS       18
+#define NGX_AGENT_PG_PARAMS       20
 
 
 /*

@@ -6,8 +6,9 @@
  *
  * A batch is made of units, a unit of groups.  A unit is one transaction: it
  * ends with a Sync.  A group is one execution for the calls that stand side
- * by side in lane->calls.  A batch is one unit, but after a failure each of
- * its calls is a unit of its own, so that only the guilty one fails.
+ * by side in lane->calls; one with no calls sets the scope for those behind
+ * it in its unit.  A batch is one unit, but after a failure each of its calls
+ * is a unit of its own, so that only the guilty one fails.
  */
 
 #ifndef _NGX_AGENT_PG_LANE_H_INCLUDED_
@@ -46,7 +47,7 @@ typedef struct {
 
     /* the batch in flight; ncalls == 0: none */
     ngx_agent_pg_call_t       *calls[NGX_AGENT_PG_BATCH];
-    ngx_agent_pg_group_t       groups[NGX_AGENT_PG_BATCH];
+    ngx_agent_pg_group_t       groups[2 * NGX_AGENT_PG_BATCH];
     ngx_uint_t                 ncalls;
     ngx_uint_t                 ngroups;
     ngx_uint_t                 answered;     /* groups with a result */

@@ -46,17 +46,21 @@ typedef struct {
 
 static void ngx_agent_redact_table(ngx_agent_redact_t *r);
 static ngx_int_t ngx_agent_redact_pass(ngx_agent_redact_t *r,
-    ngx_pool_t *pool, ngx_str_t *text, ngx_uint_t depth, ngx_uint_t cut);
+    ngx_pool_t *pool, ngx_str_t *text, ngx_uint_t depth);
+static ngx_int_t ngx_agent_redact_cut(ngx_agent_redact_t *r, ngx_pool_t *pool,
+    ngx_str_t *text);
+static u_char *ngx_agent_redact_tail(ngx_agent_redact_t *r, ngx_str_t *text,
+    ngx_uint_t depth);
 static ngx_uint_t ngx_agent_redact_byte(ngx_agent_redact_scan_t *s, u_char c,
     u_char *start);
-static ngx_int_t ngx_agent_redact_hit(ngx_agent_redact_scan_t *s, size_t n);
+static ngx_int_t ngx_agent_redact_hit(ngx_agent_redact_scan_t *s);
 static void ngx_agent_redact_extend(ngx_agent_redact_scan_t *s);
 static size_t ngx_agent_redact_unit(u_char **pos, u_char *end,
-    ngx_uint_t depth, u_char *out);
+    ngx_uint_t depth, u_char *out, ngx_uint_t *more);
 static ngx_int_t ngx_agent_redact_hex(u_char **pos, u_char *end,
-    ngx_uint_t depth, uint32_t *code);
+    ngx_uint_t depth, uint32_t *code, ngx_uint_t *more);
 static ngx_int_t ngx_agent_redact_code(u_char **pos, u_char *end,
-    ngx_uint_t depth, uint32_t *code);
+    ngx_uint_t depth, uint32_t *code, ngx_uint_t *more);
 static u_char *ngx_agent_redact_string_end(u_char *p, u_char *end);
 static u_char *ngx_agent_redact_word_end(u_char *p, u_char *end);
 static ngx_int_t ngx_agent_redact_literal(ngx_agent_redact_t *r,
@@ -171,24 +175,25 @@ ngx_agent_redact_text(ngx_agent_redact_t *r, ngx_pool_t *pool,
             || (depth && ngx_strlchr(text->data, text->data + text->len, '\\')
                          == NULL))
         {
-            return NGX_OK;
+            break;
         }
 
-        if (ngx_agent_redact_pass(r, pool, text, depth, cut) != NGX_OK) {
+        if (ngx_agent_redact_pass(r, pool, text, depth) != NGX_OK) {
             return NGX_ERROR;
         }
     }
 
-    return NGX_OK;
+    return cut ? ngx_agent_redact_cut(r, pool, text) : NGX_OK;
 }
 
 
 static ngx_int_t
 ngx_agent_redact_pass(ngx_agent_redact_t *r, ngx_pool_t *pool,
-    ngx_str_t *text, ngx_uint_t depth, ngx_uint_t cut)
+    ngx_str_t *text, ngx_uint_t depth)
 {
     size_t                    i, n;
     u_char                    unit[4], *start;
+    ngx_uint_t                more;
     ngx_agent_redact_scan_t   s;
 
     if (r->len == 0) {
@@ -206,25 +211,19 @@ ngx_agent_redact_pass(ngx_agent_redact_t *r, ngx_pool_t *pool,
 
     while (s.p < s.end) {
         start = s.p;
-        n = ngx_agent_redact_unit(&s.p, s.end, depth, unit);
+        n = ngx_agent_redact_unit(&s.p, s.end, depth, unit, &more);
 
         for (i = 0; i < n; i++) {
 
             if (ngx_agent_redact_byte(&s, unit[i], start)) {
 
-                if (ngx_agent_redact_hit(&s, r->len) != NGX_OK) {
+                if (ngx_agent_redact_hit(&s) != NGX_OK) {
                     return NGX_ERROR;
                 }
 
                 break;
             }
         }
-    }
-
-    if (cut && s.matched >= NGX_AGENT_REDACT_MIN
-        && ngx_agent_redact_hit(&s, s.matched) != NGX_OK)
-    {
-        return NGX_ERROR;
     }
 
     if (s.out.data) {
@@ -236,6 +235,94 @@ ngx_agent_redact_pass(ngx_agent_redact_t *r, ngx_pool_t *pool,
     }
 
     return NGX_OK;
+}
+
+
+/*
+ * The beginning of the secret at the end of a text: the one that goes back
+ * furthest, at whichever depth, as the secret may begin with what stands in
+ * its middle.
+ */
+
+static ngx_int_t
+ngx_agent_redact_cut(ngx_agent_redact_t *r, ngx_pool_t *pool, ngx_str_t *text)
+{
+    u_char      *p, *tail, *start;
+    ngx_uint_t   depth;
+
+    if (r->len == 0 || text->len == 0) {
+        return NGX_OK;
+    }
+
+    tail = text->data + text->len;
+
+    for (depth = 0; depth <= NGX_AGENT_REDACT_DEPTH; depth++) {
+        start = ngx_agent_redact_tail(r, text, depth);
+        tail = ngx_min(tail, start);
+    }
+
+    if (tail == text->data + text->len) {
+        return NGX_OK;
+    }
+
+    start = text->data;
+    text->len = tail - start;
+
+    p = ngx_pnalloc(pool, text->len + sizeof(NGX_AGENT_REDACT_MARK) - 1);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    text->data = p;
+
+    p = ngx_cpymem(p, start, text->len);
+    p = ngx_cpymem(p, NGX_AGENT_REDACT_MARK,
+                   sizeof(NGX_AGENT_REDACT_MARK) - 1);
+
+    text->len = p - text->data;
+
+    return NGX_OK;
+}
+
+
+/* Where it is at one depth, which may end within an escape; or the end. */
+
+static u_char *
+ngx_agent_redact_tail(ngx_agent_redact_t *r, ngx_str_t *text, ngx_uint_t depth)
+{
+    size_t                    i, n;
+    u_char                    unit[4], *start;
+    ngx_uint_t                more;
+    ngx_agent_redact_scan_t   s;
+
+    ngx_memzero(&s, sizeof(ngx_agent_redact_scan_t));
+
+    s.r = r;
+    s.p = text->data;
+    s.end = text->data + text->len;
+
+    while (s.p < s.end) {
+        start = s.p;
+        n = ngx_agent_redact_unit(&s.p, s.end, depth, unit, &more);
+
+        if (more) {
+            break;
+        }
+
+        for (i = 0; i < n; i++) {
+
+            if (ngx_agent_redact_byte(&s, unit[i], start)) {
+                s.matched = 0;
+                break;
+            }
+        }
+    }
+
+    if (s.matched < NGX_AGENT_REDACT_MIN) {
+        return s.end;
+    }
+
+    return r->ring[(s.count - s.matched) % r->len];
 }
 
 
@@ -266,15 +353,15 @@ ngx_agent_redact_byte(ngx_agent_redact_scan_t *s, u_char c, u_char *start)
 }
 
 
-/* The last n bytes looked at are the secret, or as much of it as there is. */
+/* The last bytes looked at are the secret, or as much of it as counts. */
 
 static ngx_int_t
-ngx_agent_redact_hit(ngx_agent_redact_scan_t *s, size_t n)
+ngx_agent_redact_hit(ngx_agent_redact_scan_t *s)
 {
     size_t   size;
     u_char  *start, *p;
 
-    start = s->r->ring[(s->count - n) % s->r->len];
+    start = s->r->ring[s->count % s->r->len];
 
     if (s->out.data == NULL) {
 
@@ -312,6 +399,7 @@ ngx_agent_redact_extend(ngx_agent_redact_scan_t *s)
 {
     size_t               i, k, n;
     u_char               unit[4], *p;
+    ngx_uint_t           more;
     ngx_agent_redact_t  *r;
 
     r = s->r;
@@ -319,7 +407,7 @@ ngx_agent_redact_extend(ngx_agent_redact_scan_t *s)
 
     while (s->p < s->end && k < r->size) {
         p = s->p;
-        n = ngx_agent_redact_unit(&p, s->end, s->depth, unit);
+        n = ngx_agent_redact_unit(&p, s->end, s->depth, unit, &more);
 
         for (i = 0; i < n; i++) {
 
@@ -341,30 +429,39 @@ ngx_agent_redact_extend(ngx_agent_redact_scan_t *s)
 
 /*
  * Reads a unit: 1 to 4 bytes into out; returns how many.  *pos < end.  What
- * begins like an escape and is none is a backslash, and what follows.
+ * begins like an escape and is none is a backslash, and what follows.  more:
+ * it would be another one if the text went on.
  */
 
 static size_t
-ngx_agent_redact_unit(u_char **pos, u_char *end, ngx_uint_t depth, u_char *out)
+ngx_agent_redact_unit(u_char **pos, u_char *end, ngx_uint_t depth, u_char *out,
+    ngx_uint_t *more)
 {
     size_t     n;
     u_char     c[4], *p;
     uint32_t   code;
+
+    *more = 0;
 
     if (depth == 0) {
         out[0] = *(*pos)++;
         return 1;
     }
 
-    n = ngx_agent_redact_unit(pos, end, depth - 1, out);
+    n = ngx_agent_redact_unit(pos, end, depth - 1, out, more);
 
-    if (n != 1 || out[0] != '\\' || *pos == end) {
+    if (n != 1 || out[0] != '\\' || *more) {
+        return n;
+    }
+
+    if (*pos == end) {
+        *more = 1;
         return n;
     }
 
     p = *pos;
 
-    if (ngx_agent_redact_unit(&p, end, depth - 1, c) != 1) {
+    if (ngx_agent_redact_unit(&p, end, depth - 1, c, more) != 1 || *more) {
         return 1;
     }
 
@@ -385,7 +482,8 @@ ngx_agent_redact_unit(u_char **pos, u_char *end, ngx_uint_t depth, u_char *out)
         break;
 
     case 'u':
-        if (ngx_agent_redact_code(&p, end, depth - 1, &code) != NGX_OK) {
+        if (ngx_agent_redact_code(&p, end, depth - 1, &code, more) != NGX_OK)
+        {
             return 1;
         }
 
@@ -406,7 +504,7 @@ ngx_agent_redact_unit(u_char **pos, u_char *end, ngx_uint_t depth, u_char *out)
 
 static ngx_int_t
 ngx_agent_redact_code(u_char **pos, u_char *end, ngx_uint_t depth,
-    uint32_t *code)
+    uint32_t *code, ngx_uint_t *more)
 {
     size_t     i, n;
     u_char     c[4], *p;
@@ -414,7 +512,7 @@ ngx_agent_redact_code(u_char **pos, u_char *end, ngx_uint_t depth,
 
     static u_char  next[] = { '\\', 'u' };
 
-    if (ngx_agent_redact_hex(pos, end, depth, code) != NGX_OK) {
+    if (ngx_agent_redact_hex(pos, end, depth, code, more) != NGX_OK) {
         return NGX_DECLINED;
     }
 
@@ -425,7 +523,13 @@ ngx_agent_redact_code(u_char **pos, u_char *end, ngx_uint_t depth,
     p = *pos;
 
     for (i = 0; i < sizeof(next); i++) {
-        n = (p < end) ? ngx_agent_redact_unit(&p, end, depth, c) : 0;
+
+        if (p == end) {
+            *more = 1;
+            goto lone;
+        }
+
+        n = ngx_agent_redact_unit(&p, end, depth, c, more);
 
         if (n != 1 || c[0] != next[i]) {
             goto lone;
@@ -433,7 +537,7 @@ ngx_agent_redact_code(u_char **pos, u_char *end, ngx_uint_t depth,
     }
 
     if (*code > 0xdbff
-        || ngx_agent_redact_hex(&p, end, depth, &low) != NGX_OK
+        || ngx_agent_redact_hex(&p, end, depth, &low, more) != NGX_OK
         || low < 0xdc00 || low > 0xdfff)
     {
         goto lone;
@@ -454,7 +558,7 @@ lone:
 
 static ngx_int_t
 ngx_agent_redact_hex(u_char **pos, u_char *end, ngx_uint_t depth,
-    uint32_t *code)
+    uint32_t *code, ngx_uint_t *more)
 {
     u_char      c[4], *p;
     ngx_int_t   digit;
@@ -465,7 +569,12 @@ ngx_agent_redact_hex(u_char **pos, u_char *end, ngx_uint_t depth,
 
     for (i = 0; i < 4; i++) {
 
-        if (p == end || ngx_agent_redact_unit(&p, end, depth, c) != 1) {
+        if (p == end) {
+            *more = 1;
+            return NGX_DECLINED;
+        }
+
+        if (ngx_agent_redact_unit(&p, end, depth, c, more) != 1) {
             return NGX_DECLINED;
         }
 
@@ -586,7 +695,7 @@ ngx_agent_redact_literal(ngx_agent_redact_t *r, ngx_pool_t *pool,
 
     for (depth = 1; depth <= 1 + NGX_AGENT_REDACT_DEPTH; depth++) {
 
-        if (ngx_agent_redact_pass(r, pool, literal, depth, 0) != NGX_OK) {
+        if (ngx_agent_redact_pass(r, pool, literal, depth) != NGX_OK) {
             return NGX_ERROR;
         }
 
@@ -609,7 +718,7 @@ ngx_agent_redact_word(ngx_agent_redact_t *r, ngx_pool_t *pool,
 
     p = word->data;
 
-    if (ngx_agent_redact_pass(r, pool, word, 0, 0) != NGX_OK) {
+    if (ngx_agent_redact_pass(r, pool, word, 0) != NGX_OK) {
         return NGX_ERROR;
     }
 

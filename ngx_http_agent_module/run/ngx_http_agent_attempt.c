@@ -17,6 +17,8 @@
 
 
 static void ngx_http_agent_attempt_header(void *data, ngx_http_request_t *sr);
+static ngx_int_t ngx_http_agent_attempt_ask(ngx_http_agent_run_t *run,
+    ngx_http_agent_fake_conf_t *conf);
 static ngx_msec_t ngx_http_agent_attempt_retry_after(ngx_http_request_t *sr);
 static void ngx_http_agent_attempt_new_answer(ngx_http_agent_run_t *run);
 static ngx_int_t ngx_http_agent_attempt_body(void *data, u_char *p, size_t n);
@@ -35,6 +37,8 @@ static const ngx_http_agent_fake_handlers_t  ngx_http_agent_attempt_handlers = {
 ngx_int_t
 ngx_http_agent_attempt_start(ngx_http_agent_run_t *run)
 {
+    u_char                       buf[NGX_AGENT_TRACEPARENT_LEN];
+    ngx_int_t                    rc;
     ngx_agent_live_t            *live;
     ngx_http_agent_fake_conf_t   conf;
 
@@ -46,20 +50,38 @@ ngx_http_agent_attempt_start(ngx_http_agent_run_t *run)
     run->full = 0;
     run->ready = 0;
     run->nomem = 0;
+    run->complete = 0;
 
-    ngx_add_timer(&run->timer, live->agent->timeout);
+    rc = ngx_http_agent_attempt_ask(run, &conf);
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    /* a file gets a second more for each megabyte, as nobody tells how far
+       it has got */
+
+    ngx_add_timer(&run->timer, live->agent->timeout
+                               + (ngx_msec_t) (conf.size / 1024));
 
     conf.server_ctx = live->agent->server_ctx;
-    conf.pass = live->agent->pass;
     conf.body = run->body;
     conf.tail = run->tail;
     conf.task_id = &live->task.id;
     conf.step_id = &live->step.id;
     conf.agent = live->agent->name;
+    conf.tenant = live->tenant;
     conf.attempt = live->step.attempt;
+    conf.traceparent.data = buf;
+    conf.traceparent.len = 0;
     conf.log = live->log;
     conf.handlers = &ngx_http_agent_attempt_handlers;
     conf.data = run;
+
+    if (ngx_agent_traceparent_child(&live->step.traceparent, buf) == NGX_OK) {
+        conf.traceparent.len = NGX_AGENT_TRACEPARENT_LEN;
+    }
+
+    ngx_http_agent_trace_start(run, &conf);
 
     run->fake = ngx_http_agent_fake_call(&conf);
 
@@ -75,11 +97,24 @@ ngx_http_agent_attempt_start(ngx_http_agent_run_t *run)
 
     ngx_agent_stat_add(CALLS, 1);
 
-    if (ngx_agent_step_spent(live) > 1) {
+    if (ngx_agent_step_spent(live) > 1 && !run->more) {
         ngx_agent_stat_add(RETRIES, 1);
     }
 
     return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_agent_attempt_ask(ngx_http_agent_run_t *run,
+    ngx_http_agent_fake_conf_t *conf)
+{
+    ngx_memzero(conf, sizeof(ngx_http_agent_fake_conf_t));
+
+    conf->pass = run->live->agent->pass;
+    conf->file = NGX_INVALID_FILE;
+
+    return run->dialect->ask ? run->dialect->ask(run, conf) : NGX_OK;
 }
 
 
@@ -95,6 +130,7 @@ ngx_http_agent_attempt_header(void *data, ngx_http_request_t *sr)
 
     ngx_add_timer(&run->timer, run->live->agent->timeout);
 
+    ngx_http_agent_trace_header(run);
     ngx_http_agent_attempt_new_answer(run);
 }
 
@@ -169,9 +205,14 @@ ngx_http_agent_attempt_new_answer(ngx_http_agent_run_t *run)
         return;
     }
 
-    if (run->status >= 200 && run->status < 300
-        && run->dialect->open(run) != NGX_OK)
-    {
+    if (run->status < 200 || run->status >= 300) {
+
+        if (run->dialect->takes == NULL || !run->dialect->takes(run)) {
+            return;
+        }
+    }
+
+    if (run->dialect->open(run) != NGX_OK) {
         run->nomem = 1;
     }
 }
@@ -193,6 +234,8 @@ ngx_http_agent_attempt_body(void *data, u_char *p, size_t n)
     }
 
     ngx_add_timer(&run->timer, run->live->agent->timeout);
+
+    ngx_http_agent_trace_body(run, p, n);
 
     if (run->answer == NULL) {
         ngx_http_agent_attempt_refusal(run, p, n);
@@ -268,8 +311,9 @@ ngx_http_agent_attempt_failure(ngx_http_agent_run_t *run)
         run->timed_out = 1;
 
         ngx_http_agent_run_reason(run, "timed out",
-                                  "the LLM endpoint of agent \"%V\" "
+                                  "the %s of agent \"%V\" "
                                   "timed out: nothing came for %M ms%s",
+                                  run->dialect->peer,
                                   &agent->name, agent->timeout,
                                   run->status ? " in the middle of its answer"
                                               : "");
@@ -278,8 +322,9 @@ ngx_http_agent_attempt_failure(ngx_http_agent_run_t *run)
 
     if (run->status == 0) {
         ngx_http_agent_run_reason(run, "no HTTP answer",
-                                  "the LLM endpoint of agent \"%V\" gave no "
-                                  "valid HTTP answer", &agent->name);
+                                  "the %s of agent \"%V\" gave no valid "
+                                  "HTTP answer", run->dialect->peer,
+                                  &agent->name);
         return 1;
     }
 
@@ -306,6 +351,12 @@ ngx_http_agent_attempt_refused(ngx_http_agent_run_t *run)
         ngx_str_null(&words);
     }
 
+    run->timed_out = (run->status == NGX_HTTP_GATEWAY_TIME_OUT);
+
+    if (run->dialect->refused) {
+        return run->dialect->refused(run, &words);
+    }
+
     if (words.len) {
         said = ": ";
 
@@ -323,11 +374,10 @@ ngx_http_agent_attempt_refused(ngx_http_agent_run_t *run)
     }
 
     ngx_http_agent_run_reason(run, "refused",
-                              "the LLM endpoint of agent \"%V\" answered "
-                              "with status %ui%s%V", &run->live->agent->name,
-                              run->status, said, &words);
-
-    run->timed_out = (run->status == NGX_HTTP_GATEWAY_TIME_OUT);
+                              "the %s of agent \"%V\" answered with status "
+                              "%ui%s%V", run->dialect->peer,
+                              &run->live->agent->name, run->status, said,
+                              &words);
 
     return run->status >= 500
            || run->status == NGX_HTTP_TOO_MANY_REQUESTS

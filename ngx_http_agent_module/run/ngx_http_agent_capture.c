@@ -105,6 +105,12 @@ ngx_http_agent_capture_body(ngx_http_request_t *r, ngx_chain_t *in)
             rc = ngx_http_agent_fake_body(f, b->pos, b->last - b->pos);
         }
 
+        /* a subrequest has no last_buf; a broken answer has neither */
+
+        if (!nested && (b->last_in_chain || b->last_buf)) {
+            ngx_http_agent_fake_last(f);
+        }
+
         /* eaten, or nginx would offer it again */
 
         b->pos = b->last;

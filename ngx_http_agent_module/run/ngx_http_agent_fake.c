@@ -17,6 +17,8 @@
 #define NGX_HTTP_AGENT_FAKE_LINGER  20
 
 
+static ngx_http_agent_fake_t *ngx_http_agent_fake_start(
+    ngx_http_agent_fake_conf_t *conf);
 static void ngx_http_agent_fake_done(ngx_event_t *ev);
 static void ngx_http_agent_fake_cleanup(ngx_http_agent_fake_t *f);
 static void ngx_http_agent_fake_linger(ngx_event_t *ev);
@@ -27,15 +29,45 @@ static void ngx_http_agent_fake_free_connection(ngx_http_agent_fake_t *f);
 ngx_http_agent_fake_t *
 ngx_http_agent_fake_call(ngx_http_agent_fake_conf_t *conf)
 {
-    ngx_connection_t       *c;
+    ngx_http_agent_fake_t  *f;
+
+    f = ngx_http_agent_fake_start(conf);
+
+    if (conf->file != NGX_INVALID_FILE) {
+        /* the request was not made, or not as far as that */
+        (void) ngx_close_file(conf->file);
+        conf->file = NGX_INVALID_FILE;
+    }
+
+    if (f) {
+        ngx_http_run_posted_requests(f->connection);
+    }
+
+    return f;
+}
+
+
+static ngx_http_agent_fake_t *
+ngx_http_agent_fake_start(ngx_http_agent_fake_conf_t *conf)
+{
     ngx_http_agent_fake_t  *f;
 
     ngx_log_debug1(NGX_LOG_DEBUG_HTTP, conf->log, 0,
                    "agent run: call \"%V\"", &conf->pass);
 
-    f = ngx_calloc(sizeof(ngx_http_agent_fake_t), conf->log);
+    /* the log may name the tenant when the live step is no more */
+
+    f = ngx_calloc(sizeof(ngx_http_agent_fake_t) + conf->tenant.len,
+                   conf->log);
     if (f == NULL) {
         return NULL;
+    }
+
+    f->ctx.tenant.data = (u_char *) f + sizeof(ngx_http_agent_fake_t);
+
+    if (conf->tenant.len) {
+        f->ctx.tenant.len = conf->tenant.len;
+        ngx_memcpy(f->ctx.tenant.data, conf->tenant.data, conf->tenant.len);
     }
 
     f->handlers = conf->handlers;
@@ -67,10 +99,6 @@ ngx_http_agent_fake_call(ngx_http_agent_fake_conf_t *conf)
         ngx_http_agent_fake_free(f);
         return NULL;
     }
-
-    c = f->connection;
-
-    ngx_http_run_posted_requests(c);
 
     return f;
 }
@@ -188,6 +216,48 @@ ngx_http_agent_fake_close(ngx_http_agent_fake_t *f)
 
     ngx_http_agent_fake_cleanup(f);
     ngx_http_agent_fake_free(f);
+}
+
+
+ngx_uint_t
+ngx_http_agent_fake_upstream(ngx_http_agent_fake_t *f, ngx_str_t *name,
+    ngx_msec_t *connected)
+{
+    ngx_http_upstream_t  *u;
+
+    ngx_str_null(name);
+
+    u = f->subrequest->upstream;
+
+    if (u == NULL || u->state == NULL) {
+        return 0;
+    }
+
+    if (u->state->peer) {
+        *name = *u->state->peer;
+    }
+
+    if (u->state->connect_time == (ngx_msec_t) -1) {
+        return 0;
+    }
+
+    *connected = u->start_time + u->state->connect_time;
+
+    return 1;
+}
+
+
+ngx_uint_t
+ngx_http_agent_fake_complete(ngx_http_agent_fake_t *f)
+{
+    return f->complete;
+}
+
+
+ngx_str_t *
+ngx_http_agent_fake_uri(ngx_http_agent_fake_t *f)
+{
+    return &f->request->unparsed_uri;
 }
 
 
@@ -347,6 +417,10 @@ ngx_http_agent_fake_of(ngx_http_request_t *r, ngx_uint_t *nested)
 void
 ngx_http_agent_fake_header(ngx_http_agent_fake_t *f, ngx_http_request_t *r)
 {
+    /* after an internal redirect it is another answer */
+
+    f->complete = 0;
+
     if (!f->closed) {
         f->handlers->header(f->data, r);
     }
@@ -361,4 +435,11 @@ ngx_http_agent_fake_body(ngx_http_agent_fake_t *f, u_char *p, size_t n)
     }
 
     return f->handlers->body(f->data, p, n);
+}
+
+
+void
+ngx_http_agent_fake_last(ngx_http_agent_fake_t *f)
+{
+    f->complete = 1;
 }

@@ -35,17 +35,31 @@ typedef struct {
 } ngx_http_agent_fake_handlers_t;
 
 
-/* what is asked, of whom, and by whom */
+/*
+ * What is asked, of whom, and by whom.  The uri, the body's parts and the
+ * strings outlive the call, all but traceparent.  "file" is sent between
+ * body and tail; the call owns it from the beginning, also if it fails.
+ */
 
 typedef struct {
     void                                  *server_ctx;
+    ngx_uint_t                             method;    /* GET, or else POST */
     ngx_str_t                              pass;      /* uri[?args] */
-    ngx_str_t                              body;      /* both outlive the */
-    ngx_str_t                              tail;      /* call; may be empty */
+    ngx_str_t                              type;      /* of the body; len 0: */
+    ngx_str_t                              accept;    /* the openai dialect's*/
+    ngx_str_t                              key;       /* Idempotency-Key */
+    ngx_str_t                              step;      /* X-Agent-Step-ID; len
+                                                         0: none is sent */
+    ngx_str_t                              body;      /* may be empty */
+    ngx_fd_t                               file;      /* or INVALID_FILE */
+    off_t                                  size;      /* of the file */
+    ngx_str_t                              tail;      /* may be empty */
     ngx_agent_id_t                        *task_id;
     ngx_agent_id_t                        *step_id;
     ngx_str_t                              agent;
+    ngx_str_t                              tenant;
     ngx_uint_t                             attempt;
+    ngx_str_t                              traceparent;   /* len 0: none */
     ngx_log_t                             *log;
     const ngx_http_agent_fake_handlers_t  *handlers;
     void                                  *data;
@@ -66,6 +80,23 @@ ngx_http_agent_fake_t *ngx_http_agent_fake_call(
  */
 void ngx_http_agent_fake_close(ngx_http_agent_fake_t *f);
 
+/*
+ * Who has been asked, in the end: its address, empty if nobody was, which
+ * lives as long as the fake.  Returns 1 when there was a connection, and
+ * since when, by ngx_current_msec.
+ */
+ngx_uint_t ngx_http_agent_fake_upstream(ngx_http_agent_fake_t *f,
+    ngx_str_t *name, ngx_msec_t *connected);
+
+/*
+ * 1: all of the answer has come; 0: it broke off, or still comes.  For who
+ * cannot tell by the answer itself.
+ */
+ngx_uint_t ngx_http_agent_fake_complete(ngx_http_agent_fake_t *f);
+
+/* What was asked for: uri[?args]. */
+ngx_str_t *ngx_http_agent_fake_uri(ngx_http_agent_fake_t *f);
+
 /* At worker exit: closes the sockets, and nothing else. */
 void ngx_http_agent_fake_abandon(ngx_http_agent_fake_t *f);
 
@@ -79,6 +110,7 @@ void ngx_http_agent_fake_header(ngx_http_agent_fake_t *f,
     ngx_http_request_t *r);
 ngx_int_t ngx_http_agent_fake_body(ngx_http_agent_fake_t *f, u_char *p,
     size_t n);
+void ngx_http_agent_fake_last(ngx_http_agent_fake_t *f);
 
 
 #endif /* _NGX_HTTP_AGENT_FAKE_H_INCLUDED_ */

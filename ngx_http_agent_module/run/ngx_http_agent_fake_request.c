@@ -15,13 +15,21 @@
 
 static ngx_http_request_t *ngx_http_agent_fake_create(ngx_connection_t *c);
 static ngx_int_t ngx_http_agent_fake_headers(ngx_http_request_t *sr,
-    size_t length);
+    ngx_http_agent_fake_conf_t *conf);
+static ngx_int_t ngx_http_agent_fake_length(ngx_http_request_t *sr,
+    ngx_http_agent_fake_conf_t *conf);
+static ngx_int_t ngx_http_agent_fake_ids(ngx_http_request_t *sr,
+    ngx_http_agent_fake_conf_t *conf);
+static ngx_int_t ngx_http_agent_fake_traceparent(ngx_http_request_t *sr,
+    ngx_http_agent_fake_conf_t *conf);
 static ngx_table_elt_t *ngx_http_agent_fake_set(ngx_http_request_t *sr,
     const char *name, const char *lowcase, ngx_str_t *value);
 static ngx_int_t ngx_http_agent_fake_payload(ngx_http_request_t *sr,
     ngx_http_agent_fake_conf_t *conf);
-static ngx_chain_t *ngx_http_agent_fake_link(ngx_pool_t *pool,
-    ngx_str_t *text);
+static ngx_chain_t **ngx_http_agent_fake_link(ngx_pool_t *pool,
+    ngx_chain_t **last, ngx_str_t *text);
+static ngx_chain_t **ngx_http_agent_fake_file(ngx_pool_t *pool,
+    ngx_chain_t **last, ngx_http_agent_fake_conf_t *conf);
 static u_char *ngx_http_agent_fake_log(ngx_log_t *log, u_char *buf,
     size_t len);
 
@@ -250,10 +258,15 @@ ngx_http_agent_fake_subrequest(ngx_http_agent_fake_t *f,
     sr->method = NGX_HTTP_POST;
     sr->method_name = r->method_name;
 
+    if (conf->method == NGX_HTTP_GET) {
+        sr->method = NGX_HTTP_GET;
+        ngx_str_set(&sr->method_name, "GET");
+    }
+
     ngx_http_set_ctx(sr, &f->ctx, ngx_http_agent_module);
 
-    if (ngx_http_agent_fake_headers(sr, conf->body.len + conf->tail.len)
-        != NGX_OK)
+    if (ngx_http_agent_fake_headers(sr, conf) != NGX_OK
+        || ngx_http_agent_fake_traceparent(sr, conf) != NGX_OK)
     {
         return NGX_ERROR;
     }
@@ -263,14 +276,38 @@ ngx_http_agent_fake_subrequest(ngx_http_agent_fake_t *f,
 
 
 static ngx_int_t
-ngx_http_agent_fake_headers(ngx_http_request_t *sr, size_t length)
+ngx_http_agent_fake_traceparent(ngx_http_request_t *sr,
+    ngx_http_agent_fake_conf_t *conf)
 {
-    ngx_str_t                  host, value;
+    ngx_str_t  value;
+
+    if (conf->traceparent.len == 0) {
+        return NGX_OK;
+    }
+
+    value.len = conf->traceparent.len;
+    value.data = ngx_pstrdup(sr->pool, &conf->traceparent);
+
+    if (value.data == NULL
+        || ngx_http_agent_fake_set(sr, "traceparent", "traceparent", &value)
+           == NULL)
+    {
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_agent_fake_headers(ngx_http_request_t *sr,
+    ngx_http_agent_fake_conf_t *conf)
+{
+    ngx_str_t                  host, *accept;
     ngx_http_headers_in_t     *in;
     ngx_http_core_srv_conf_t  *cscf;
 
-    static ngx_str_t  type = ngx_string("application/json");
-    static ngx_str_t  accept = ngx_string("text/event-stream, "
+    static ngx_str_t  stream = ngx_string("text/event-stream, "
                                           "application/json");
     static ngx_str_t  nobody = ngx_string("localhost");
 
@@ -287,31 +324,91 @@ ngx_http_agent_fake_headers(ngx_http_request_t *sr, size_t length)
     cscf = ngx_http_get_module_srv_conf(sr, ngx_http_core_module);
 
     host = cscf->server_name.len ? cscf->server_name : nobody;
+    accept = conf->accept.len ? &conf->accept : &stream;
+
+    in->host = ngx_http_agent_fake_set(sr, "Host", "host", &host);
+
+    if (in->host == NULL
+        || ngx_http_agent_fake_set(sr, "Accept", "accept", accept) == NULL)
+    {
+        return NGX_ERROR;
+    }
+
+    in->server = host;
+    in->content_length_n = -1;
+    in->keep_alive_n = -1;
+
+    if (conf->method != NGX_HTTP_GET
+        && ngx_http_agent_fake_length(sr, conf) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_agent_fake_ids(sr, conf);
+}
+
+
+static ngx_int_t
+ngx_http_agent_fake_length(ngx_http_request_t *sr,
+    ngx_http_agent_fake_conf_t *conf)
+{
+    off_t                   length;
+    ngx_str_t               value, *type;
+    ngx_http_headers_in_t  *in;
+
+    static ngx_str_t  json = ngx_string("application/json");
+
+    in = &sr->headers_in;
+
+    length = (off_t) (conf->body.len + conf->tail.len);
+
+    if (conf->file != NGX_INVALID_FILE) {
+        length += conf->size;
+    }
 
     value.data = ngx_pnalloc(sr->pool, NGX_OFF_T_LEN);
     if (value.data == NULL) {
         return NGX_ERROR;
     }
 
-    value.len = ngx_sprintf(value.data, "%uz", length) - value.data;
+    value.len = ngx_sprintf(value.data, "%O", length) - value.data;
 
-    in->host = ngx_http_agent_fake_set(sr, "Host", "host", &host);
+    type = conf->type.len ? &conf->type : &json;
+
     in->content_type = ngx_http_agent_fake_set(sr, "Content-Type",
-                                               "content-type", &type);
+                                               "content-type", type);
     in->content_length = ngx_http_agent_fake_set(sr, "Content-Length",
                                                  "content-length", &value);
 
-    if (in->host == NULL
-        || in->content_type == NULL
-        || in->content_length == NULL
-        || ngx_http_agent_fake_set(sr, "Accept", "accept", &accept) == NULL)
+    if (in->content_type == NULL || in->content_length == NULL) {
+        return NGX_ERROR;
+    }
+
+    in->content_length_n = length;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_agent_fake_ids(ngx_http_request_t *sr,
+    ngx_http_agent_fake_conf_t *conf)
+{
+    if (conf->key.len
+        && ngx_http_agent_fake_set(sr, "Idempotency-Key", "idempotency-key",
+                                   &conf->key)
+           == NULL)
     {
         return NGX_ERROR;
     }
 
-    in->server = host;
-    in->content_length_n = length;
-    in->keep_alive_n = -1;
+    if (conf->step.len
+        && ngx_http_agent_fake_set(sr, "X-Agent-Step-ID", "x-agent-step-id",
+                                   &conf->step)
+           == NULL)
+    {
+        return NGX_ERROR;
+    }
 
     return NGX_OK;
 }
@@ -344,6 +441,7 @@ static ngx_int_t
 ngx_http_agent_fake_payload(ngx_http_request_t *sr,
     ngx_http_agent_fake_conf_t *conf)
 {
+    ngx_chain_t              *cl, **last;
     ngx_http_request_body_t  *rb;
 
     rb = ngx_pcalloc(sr->pool, sizeof(ngx_http_request_body_t));
@@ -351,36 +449,47 @@ ngx_http_agent_fake_payload(ngx_http_request_t *sr,
         return NGX_ERROR;
     }
 
-    rb->bufs = ngx_http_agent_fake_link(sr->pool, &conf->body);
-    if (rb->bufs == NULL) {
+    sr->request_body = rb;
+
+    last = ngx_http_agent_fake_link(sr->pool, &rb->bufs, &conf->body);
+
+    if (last && conf->file != NGX_INVALID_FILE) {
+        last = ngx_http_agent_fake_file(sr->pool, last, conf);
+    }
+
+    if (last) {
+        last = ngx_http_agent_fake_link(sr->pool, last, &conf->tail);
+    }
+
+    if (last == NULL) {
         return NGX_ERROR;
     }
 
-    rb->buf = rb->bufs->buf;
+    /* a GET has none at all */
 
-    if (conf->tail.len == 0) {
-        rb->bufs->buf->last_buf = 1;
+    rb->buf = rb->bufs ? rb->bufs->buf : NULL;
 
-    } else {
-        rb->bufs->next = ngx_http_agent_fake_link(sr->pool, &conf->tail);
-        if (rb->bufs->next == NULL) {
-            return NGX_ERROR;
-        }
-
-        rb->bufs->next->buf->last_buf = 1;
+    for (cl = rb->bufs; cl; cl = cl->next) {
+        cl->buf->last_buf = (cl->next == NULL);
     }
-
-    sr->request_body = rb;
 
     return NGX_OK;
 }
 
 
-static ngx_chain_t *
-ngx_http_agent_fake_link(ngx_pool_t *pool, ngx_str_t *text)
+/* Returns where the next link goes, or NULL: no memory. */
+
+static ngx_chain_t **
+ngx_http_agent_fake_link(ngx_pool_t *pool, ngx_chain_t **last,
+    ngx_str_t *text)
 {
     ngx_buf_t    *b;
     ngx_chain_t  *cl;
+
+    if (text->len == 0) {
+        *last = NULL;
+        return last;
+    }
 
     cl = ngx_alloc_chain_link(pool);
     if (cl == NULL) {
@@ -402,8 +511,71 @@ ngx_http_agent_fake_link(ngx_pool_t *pool, ngx_str_t *text)
 
     cl->buf = b;
     cl->next = NULL;
+    *last = cl;
 
-    return cl;
+    return &cl->next;
+}
+
+
+/*
+ * The file's bytes are read as the upstream takes them, and it is closed with
+ * the request: a thread of nginx's may still be reading when the call is over.
+ */
+
+static ngx_chain_t **
+ngx_http_agent_fake_file(ngx_pool_t *pool, ngx_chain_t **last,
+    ngx_http_agent_fake_conf_t *conf)
+{
+    ngx_buf_t                *b;
+    ngx_chain_t              *cl;
+    ngx_pool_cleanup_t       *cln;
+    ngx_pool_cleanup_file_t  *clnf;
+
+    cln = ngx_pool_cleanup_add(pool, sizeof(ngx_pool_cleanup_file_t));
+    if (cln == NULL) {
+        return NULL;
+    }
+
+    clnf = cln->data;
+    clnf->fd = conf->file;
+    clnf->name = (u_char *) "artifact";
+    clnf->log = ngx_cycle->log;
+
+    cln->handler = ngx_pool_cleanup_file;
+    conf->file = NGX_INVALID_FILE;
+
+    /* nginx does not like buffers with nothing in them */
+
+    if (conf->size == 0) {
+        return last;
+    }
+
+    cl = ngx_alloc_chain_link(pool);
+    if (cl == NULL) {
+        return NULL;
+    }
+
+    b = ngx_calloc_buf(pool);
+    if (b == NULL) {
+        return NULL;
+    }
+
+    b->file = ngx_pcalloc(pool, sizeof(ngx_file_t));
+    if (b->file == NULL) {
+        return NULL;
+    }
+
+    b->file->fd = clnf->fd;
+    ngx_str_set(&b->file->name, "artifact");
+    b->file->log = ngx_cycle->log;
+    b->in_file = 1;
+    b->file_last = conf->size;
+
+    cl->buf = b;
+    cl->next = NULL;
+    *last = cl;
+
+    return &cl->next;
 }
 
 

@@ -26,12 +26,16 @@ struct ngx_http_agent_fake_s {
     const ngx_http_agent_fake_handlers_t  *handlers;
     void                            *data;
 
+    unsigned                         complete:1;
     unsigned                         done:1;
     unsigned                         closed:1;
 };
 
 
-/* the making, in this order; NGX_OK or NGX_ERROR */
+/*
+ * The making, in this order; NGX_OK or NGX_ERROR.  The last one takes
+ * conf->file, and sets it to INVALID_FILE.
+ */
 ngx_int_t ngx_http_agent_fake_connect(ngx_http_agent_fake_t *f,
     ngx_http_agent_fake_conf_t *conf);
 ngx_int_t ngx_http_agent_fake_request(ngx_http_agent_fake_t *f,

@@ -4,6 +4,7 @@
  * and the tools put together, and what an answer makes of the step.
  */
 
+#include "ngx_http_agent_made.h"
 #include "ngx_http_agent_tools.h"
 #include "ngx_agent_openai_parse.h"
 #include "ngx_agent_json.h"
@@ -33,28 +34,32 @@ static ngx_int_t ngx_http_agent_openai_redact(ngx_http_agent_run_t *run,
     ngx_http_agent_openai_answer_t *answer);
 static ngx_int_t ngx_http_agent_openai_redact_name(ngx_agent_redact_t *r,
     ngx_pool_t *pool, ngx_str_t *name);
-static ngx_int_t ngx_http_agent_openai_redact_files(
-    ngx_http_agent_run_t *run);
 static const char *ngx_http_agent_openai_last(ngx_agent_live_t *live,
     ngx_http_agent_openai_answer_t *answer);
 static ngx_int_t ngx_http_agent_openai_output(ngx_agent_live_t *live,
     ngx_http_agent_openai_answer_t *answer);
 static ngx_int_t ngx_http_agent_openai_extra(ngx_http_agent_run_t *run,
     ngx_http_agent_openai_answer_t *answer, const char *reason);
-static ngx_int_t ngx_http_agent_openai_artifacts(ngx_agent_live_t *live);
 static ngx_int_t ngx_http_agent_openai_copy(ngx_pool_t *pool, ngx_str_t *dst,
     ngx_str_t *src);
 
 
 const ngx_http_agent_dialect_t  ngx_http_agent_openai = {
+    "LLM endpoint",
+    NULL,                                    /* recall */
+    NULL,                                    /* recalled */
     ngx_http_agent_openai_build,
+    NULL,                                    /* ask */
+    NULL,                                    /* takes */
     ngx_http_agent_openai_open,
     ngx_http_agent_openai_feed,
     ngx_http_agent_openai_finish,
     ngx_http_agent_openai_fault,
     ngx_http_agent_openai_refuse,
+    NULL,                                    /* refused */
     ngx_http_agent_openai_act,
-    ngx_http_agent_openai_drop
+    ngx_http_agent_openai_drop,
+    NULL                                     /* keep */
 };
 
 
@@ -225,7 +230,7 @@ ngx_http_agent_openai_step(ngx_http_agent_run_t *run)
                                tools->ncalls, &step->turns) != NGX_OK
         || ngx_http_agent_openai_output(live, answer) != NGX_OK
         || ngx_http_agent_openai_extra(run, answer, reason) != NGX_OK
-        || ngx_http_agent_openai_artifacts(live) != NGX_OK
+        || ngx_http_agent_made_json(live) != NGX_OK
         || (tools->ncalls
             && ngx_http_agent_openai_copy(live->pool, &step->name,
                                           &tools->calls[0].name) != NGX_OK))
@@ -288,7 +293,7 @@ ngx_http_agent_openai_redact(ngx_http_agent_run_t *run,
         }
     }
 
-    return ngx_http_agent_openai_redact_files(run);
+    return ngx_http_agent_made_redact(run);
 }
 
 
@@ -312,38 +317,6 @@ ngx_http_agent_openai_redact_name(ngx_agent_redact_t *r, ngx_pool_t *pool,
 
     if (text.data != name->data) {
         ngx_str_set(name, "redacted");
-    }
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_http_agent_openai_redact_files(ngx_http_agent_run_t *run)
-{
-    ngx_uint_t             i;
-    ngx_agent_live_t      *live;
-    ngx_agent_artifact_t  *artifact;
-
-    live = run->live;
-
-    if (live->artifacts == NULL) {
-        return NGX_OK;
-    }
-
-    artifact = live->artifacts->elts;
-
-    for (i = 0; i < live->artifacts->nelts; i++) {
-
-        if (ngx_agent_redact_text(run->redact, live->pool,
-                                  &artifact[i].file_name, 0)
-            != NGX_OK
-            || ngx_agent_redact_text(run->redact, live->pool,
-                                     &artifact[i].relative_path, 0)
-               != NGX_OK)
-        {
-            return NGX_ERROR;
-        }
     }
 
     return NGX_OK;
@@ -469,43 +442,6 @@ ngx_http_agent_openai_extra(ngx_http_agent_run_t *run,
     ngx_agent_json_object_end(&j);
 
     return ngx_agent_json_done(&j, &run->live->step.additional_output);
-}
-
-
-/* The protocol's own form, for those who watch the step. */
-
-static ngx_int_t
-ngx_http_agent_openai_artifacts(ngx_agent_live_t *live)
-{
-    ngx_uint_t             i;
-    ngx_agent_json_t       j;
-    ngx_agent_artifact_t  *artifact;
-
-    if (live->artifacts == NULL) {
-        return NGX_OK;
-    }
-
-    artifact = live->artifacts->elts;
-
-    ngx_agent_json_init(&j, live->pool, live->artifacts->nelts * 160);
-    ngx_agent_json_array(&j);
-
-    for (i = 0; i < live->artifacts->nelts; i++) {
-        ngx_agent_json_object(&j);
-        ngx_agent_json_key(&j, "artifact_id");
-        ngx_agent_json_id(&j, &artifact[i].id);
-        ngx_agent_json_key(&j, "agent_created");
-        ngx_agent_json_bool(&j, 1);
-        ngx_agent_json_key(&j, "file_name");
-        ngx_agent_json_string(&j, &artifact[i].file_name);
-        ngx_agent_json_key(&j, "relative_path");
-        ngx_agent_json_string(&j, &artifact[i].relative_path);
-        ngx_agent_json_object_end(&j);
-    }
-
-    ngx_agent_json_array_end(&j);
-
-    return ngx_agent_json_done(&j, &live->step.artifacts);
 }
 
 

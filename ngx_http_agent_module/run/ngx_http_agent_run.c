@@ -1,8 +1,9 @@
 
 /*
- * A run: one step, from the history to its end.  Here is the state machine;
+ * A run: one step, from its start to its end.  Here is the state machine;
  * ngx_http_agent_dialect.h lists the moves.  What is said to the agent is the
- * dialect's, a single call to it is in ngx_http_agent_attempt.c.
+ * dialect's, a single call to it is in ngx_http_agent_attempt.c, what is read
+ * before the first one in ngx_http_agent_recall.c.
  *
  * core/ is told by an event, never from inside a filter or the function that
  * started the run or went on with it: it may free live then.
@@ -16,10 +17,6 @@
 #define NGX_HTTP_AGENT_RUN_PAUSE_MIN   500      /* ms, doubled each time */
 #define NGX_HTTP_AGENT_RUN_PAUSE_MAX   30000
 
-/* a database that is away for long comes back to another attempt */
-#define NGX_HTTP_AGENT_RUN_TRIES       20       /* of reading the history */
-#define NGX_HTTP_AGENT_RUN_TRY_PAUSE   500      /* ms */
-
 
 static ngx_int_t ngx_http_agent_run_start(ngx_agent_live_t *live);
 static void ngx_http_agent_run_resume(ngx_agent_live_t *live);
@@ -27,16 +24,8 @@ static void ngx_http_agent_run_stop(ngx_agent_live_t *live);
 static void ngx_http_agent_run_dropped(ngx_agent_live_t *live);
 static ngx_http_agent_run_t *ngx_http_agent_run_create(
     ngx_agent_live_t *live);
-static void ngx_http_agent_run_move(ngx_http_agent_run_t *run,
-    ngx_http_agent_run_state_e to);
-static void ngx_http_agent_run_remember(ngx_http_agent_run_t *run);
-static ngx_int_t ngx_http_agent_run_ask_history(ngx_http_agent_run_t *run);
-static void ngx_http_agent_run_history(ngx_agent_store_call_t *call);
-static void ngx_http_agent_run_no_history(ngx_http_agent_run_t *run,
-    ngx_int_t rc);
-static ngx_int_t ngx_http_agent_run_build(ngx_http_agent_run_t *run,
-    ngx_array_t *history);
-static void ngx_http_agent_run_call(ngx_http_agent_run_t *run);
+static void ngx_http_agent_run_dial(ngx_http_agent_run_t *run);
+static void ngx_http_agent_run_next(ngx_http_agent_run_t *run);
 static void ngx_http_agent_run_timer(ngx_event_t *ev);
 static void ngx_http_agent_run_failed(ngx_http_agent_run_t *run,
     ngx_uint_t retry);
@@ -68,6 +57,7 @@ static ngx_queue_t  ngx_http_agent_runs = {
 static ngx_int_t
 ngx_http_agent_run_start(ngx_agent_live_t *live)
 {
+    ngx_uint_t             alone;
     ngx_http_agent_run_t  *run;
 
     ngx_log_debug2(NGX_LOG_DEBUG_HTTP, live->log, 0,
@@ -76,9 +66,12 @@ ngx_http_agent_run_start(ngx_agent_live_t *live)
 
     run = ngx_http_agent_run_create(live);
 
+    /* nothing has to be read: the call goes out at once */
+
+    alone = run && live->step.seq == 1 && run->dialect->recall == NULL;
+
     if (run == NULL
-        || (live->step.seq == 1
-            && ngx_http_agent_run_build(run, NULL) != NGX_OK))
+        || (alone && ngx_http_agent_run_build(run, NULL) != NGX_OK))
     {
         ngx_str_set(&live->step.error, "the server had no memory for the "
                     "step; try again");
@@ -89,7 +82,7 @@ ngx_http_agent_run_start(ngx_agent_live_t *live)
 
     ngx_queue_insert_tail(&ngx_http_agent_runs, &run->queue);
 
-    if (live->step.seq == 1) {
+    if (alone) {
         ngx_http_agent_run_call(run);
 
     } else {
@@ -111,7 +104,8 @@ ngx_http_agent_run_create(ngx_agent_live_t *live)
     }
 
     run->live = live;
-    run->dialect = &ngx_http_agent_openai;
+    run->dialect = (live->agent->dialect == NGX_AGENT_DIALECT_AGENT_PROTOCOL)
+                       ? &ngx_http_agent_ap : &ngx_http_agent_openai;
     run->state = NGX_HTTP_AGENT_RUN_HISTORY;
 
     run->timer.handler = ngx_http_agent_run_timer;
@@ -139,10 +133,15 @@ ngx_http_agent_run_create(ngx_agent_live_t *live)
 static void
 ngx_http_agent_run_resume(ngx_agent_live_t *live)
 {
+    ngx_http_agent_run_t  *run;
+
     ngx_log_debug1(NGX_LOG_DEBUG_HTTP, live->log, 0,
                    "agent run: resume, attempt:%ui", live->step.attempt);
 
-    ngx_http_agent_run_call(live->run);
+    run = live->run;
+    run->more = 0;
+
+    ngx_http_agent_run_call(run);
 }
 
 
@@ -164,6 +163,12 @@ ngx_http_agent_run_stop(ngx_agent_live_t *live)
                    run ? (int) run->state : -1);
 
     if (run) {
+        ngx_http_agent_trace_done(run, 1);
+
+        if (run->dialect->keep) {
+            run->dialect->keep(run);
+        }
+
         ngx_http_agent_run_release(run);
     }
 
@@ -197,7 +202,7 @@ ngx_http_agent_run_dropped(ngx_agent_live_t *live)
 }
 
 
-static void
+void
 ngx_http_agent_run_move(ngx_http_agent_run_t *run,
     ngx_http_agent_run_state_e to)
 {
@@ -208,7 +213,8 @@ ngx_http_agent_run_move(ngx_http_agent_run_t *run,
         1u << NGX_HTTP_AGENT_RUN_PAUSE | 1u << NGX_HTTP_AGENT_RUN_ACT
             | 1u << NGX_HTTP_AGENT_RUN_FAIL,
         1u << NGX_HTTP_AGENT_RUN_CALL,
-        1u << NGX_HTTP_AGENT_RUN_END | 1u << NGX_HTTP_AGENT_RUN_FAIL,
+        1u << NGX_HTTP_AGENT_RUN_CALL | 1u << NGX_HTTP_AGENT_RUN_END
+            | 1u << NGX_HTTP_AGENT_RUN_FAIL,
         0,
         0
     };
@@ -231,123 +237,9 @@ ngx_http_agent_run_move(ngx_http_agent_run_t *run,
 }
 
 
-static void
-ngx_http_agent_run_remember(ngx_http_agent_run_t *run)
-{
-    ngx_int_t  rc;
-
-    run->tries++;
-
-    rc = ngx_http_agent_run_ask_history(run);
-
-    if (rc != NGX_AGAIN) {
-        ngx_http_agent_run_no_history(run, rc);
-    }
-}
-
-
-static ngx_int_t
-ngx_http_agent_run_ask_history(ngx_http_agent_run_t *run)
-{
-    ngx_int_t                rc;
-    ngx_agent_live_t        *live;
-    ngx_agent_store_call_t  *call;
-
-    live = run->live;
-
-    run->history = ngx_create_pool(4096, live->log);
-    if (run->history == NULL) {
-        return NGX_ERROR;
-    }
-
-    call = ngx_pcalloc(run->history, sizeof(ngx_agent_store_call_t));
-    if (call == NULL) {
-        rc = NGX_ERROR;
-        goto failed;
-    }
-
-    call->pool = run->history;
-    call->log = live->log;
-    call->handler = ngx_http_agent_run_history;
-    call->data = run;
-    call->tenant = live->tenant;
-    call->task = &live->task;
-    call->step = &live->step;
-
-    rc = ngx_agent_store_history(call);
-
-    if (rc == NGX_AGAIN) {
-        run->call = call;
-        return NGX_AGAIN;
-    }
-
-failed:
-
-    ngx_destroy_pool(run->history);
-    run->history = NULL;
-
-    return rc;
-}
-
-
-static void
-ngx_http_agent_run_history(ngx_agent_store_call_t *call)
-{
-    ngx_int_t              rc;
-    ngx_pool_t            *pool;
-    ngx_http_agent_run_t  *run;
-
-    run = call->data;
-    run->call = NULL;
-
-    rc = call->rc;
-
-    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, run->live->log, 0,
-                   "agent run: history, rc:%i", rc);
-
-    if (rc == NGX_OK) {
-        rc = ngx_http_agent_run_build(run, call->list);
-    }
-
-    /* the texts are in the body now; the call was in this pool, too */
-
-    pool = run->history;
-    run->history = NULL;
-    ngx_destroy_pool(pool);
-
-    if (rc != NGX_OK) {
-        ngx_http_agent_run_no_history(run, rc);
-        return;
-    }
-
-    ngx_http_agent_run_call(run);
-}
-
-
-/* A database that is away gets time: the end could not be saved either. */
-
-static void
-ngx_http_agent_run_no_history(ngx_http_agent_run_t *run, ngx_int_t rc)
-{
-    if (rc == NGX_ABORT && run->tries < NGX_HTTP_AGENT_RUN_TRIES) {
-        ngx_add_timer(&run->timer, NGX_HTTP_AGENT_RUN_TRY_PAUSE);
-        return;
-    }
-
-    ngx_http_agent_run_reason(run, "the history could not be read",
-                              "the history of the task could not be read %s; "
-                              "try again",
-                              rc == NGX_ABORT ? "from the database, which is "
-                                                "not reachable"
-                                              : "by the server");
-
-    ngx_http_agent_run_move(run, NGX_HTTP_AGENT_RUN_FAIL);
-}
-
-
 /* The body is built in a pool that goes at once, and kept at its own size. */
 
-static ngx_int_t
+ngx_int_t
 ngx_http_agent_run_build(ngx_http_agent_run_t *run, ngx_array_t *history)
 {
     ngx_int_t    rc;
@@ -383,14 +275,33 @@ ngx_http_agent_run_build(ngx_http_agent_run_t *run, ngx_array_t *history)
 }
 
 
-static void
+void
 ngx_http_agent_run_call(ngx_http_agent_run_t *run)
 {
     ngx_http_agent_run_move(run, NGX_HTTP_AGENT_RUN_CALL);
+    ngx_http_agent_run_dial(run);
+}
 
-    if (ngx_http_agent_attempt_start(run) != NGX_OK) {
-        ngx_http_agent_run_failed(run, 1);
+
+static void
+ngx_http_agent_run_dial(ngx_http_agent_run_t *run)
+{
+    ngx_int_t  rc;
+
+    rc = ngx_http_agent_attempt_start(run);
+
+    if (rc != NGX_OK) {
+        ngx_http_agent_run_failed(run, rc == NGX_ERROR);
     }
+}
+
+
+ngx_int_t
+ngx_http_agent_run_body(ngx_http_agent_run_t *run)
+{
+    ngx_http_agent_run_free_body(run);
+
+    return ngx_http_agent_run_build(run, NULL);
 }
 
 
@@ -404,6 +315,11 @@ ngx_http_agent_run_timer(ngx_event_t *ev)
 
     if (run->state == NGX_HTTP_AGENT_RUN_HISTORY) {
         ngx_http_agent_run_remember(run);
+        return;
+    }
+
+    if (run->fake == NULL) {
+        ngx_http_agent_run_dial(run);
         return;
     }
 
@@ -426,6 +342,10 @@ ngx_http_agent_run_called(void *data)
     if (run->timer.timer_set) {
         ngx_del_timer(&run->timer);
     }
+
+    ngx_http_agent_trace_called(run);
+
+    run->complete = ngx_http_agent_fake_complete(run->fake);
 
     ngx_http_agent_fake_close(run->fake);
     run->fake = NULL;
@@ -577,6 +497,11 @@ ngx_http_agent_run_fail(ngx_http_agent_run_t *run)
 void
 ngx_http_agent_run_acted(ngx_http_agent_run_t *run, ngx_int_t rc)
 {
+    if (rc == NGX_DONE) {
+        ngx_http_agent_run_next(run);
+        return;
+    }
+
     if (rc != NGX_OK) {
         run->timed_out = 0;
         ngx_http_agent_run_move(run, NGX_HTTP_AGENT_RUN_FAIL);
@@ -584,6 +509,27 @@ ngx_http_agent_run_acted(ngx_http_agent_run_t *run, ngx_int_t rc)
     }
 
     ngx_http_agent_run_move(run, NGX_HTTP_AGENT_RUN_END);
+}
+
+
+/* One more call of the same attempt, now or when the timer says so. */
+
+static void
+ngx_http_agent_run_next(ngx_http_agent_run_t *run)
+{
+    ngx_destroy_pool(run->pool);
+    run->pool = NULL;
+    run->answer = NULL;
+    run->more = 1;
+
+    ngx_http_agent_run_move(run, NGX_HTTP_AGENT_RUN_CALL);
+
+    if (run->delay) {
+        ngx_add_timer(&run->timer, run->delay);
+        return;
+    }
+
+    ngx_http_agent_run_dial(run);
 }
 
 
@@ -597,6 +543,12 @@ ngx_http_agent_run_event(ngx_event_t *ev)
 
     run = ev->data;
     live = run->live;
+
+    ngx_http_agent_trace_done(run, 0);
+
+    if (run->dialect->keep) {
+        run->dialect->keep(run);
+    }
 
     switch (run->state) {
 
@@ -644,6 +596,8 @@ ngx_http_agent_run_release(ngx_http_agent_run_t *run)
         ngx_http_agent_fake_close(run->fake);
         run->fake = NULL;
     }
+
+    ngx_http_agent_trace_drop(run);
 
     if (run->state == NGX_HTTP_AGENT_RUN_ACT) {
         run->dialect->drop(run);

@@ -5,6 +5,7 @@
  * written are made by the transaction that ends the step.
  */
 
+#include "ngx_http_agent_made.h"
 #include "ngx_http_agent_tools.h"
 #include "ngx_agent_blob.h"
 #include "ngx_agent_id.h"
@@ -56,7 +57,7 @@ ngx_http_agent_tool_write(ngx_http_agent_tools_t *t,
                    args->path.data ? "content" : "path");
     }
 
-    ngx_memzero(&t->artifact, sizeof(ngx_agent_artifact_t));
+    ngx_http_agent_made_init(live, &t->artifact);
 
     why = ngx_agent_path_split(&args->path, &t->artifact.relative_path,
                                &t->artifact.file_name);
@@ -65,11 +66,6 @@ ngx_http_agent_tool_write(ngx_http_agent_tools_t *t,
         return ngx_http_agent_tools_say(t, call, "error: the path %s; give a "
                               "relative path such as docs/plan.md", why);
     }
-
-    ngx_agent_id_create(&t->artifact.id);
-    t->artifact.task_id = live->task.id;
-    t->artifact.step_id = live->step.id;
-    t->artifact.by_agent = 1;
 
     return ngx_http_agent_tool_blob(t, &args->content);
 }
@@ -118,7 +114,6 @@ static void
 ngx_http_agent_tool_written(ngx_agent_blob_t *b)
 {
     ngx_int_t                 rc;
-    ngx_str_t                 path;
     ngx_agent_live_t         *live;
     ngx_agent_artifact_t     *artifact;
     ngx_http_agent_tools_t   *t;
@@ -134,49 +129,19 @@ ngx_http_agent_tool_written(ngx_agent_blob_t *b)
         return;
     }
 
-    if (live->artifacts == NULL) {
-        live->artifacts = ngx_array_create(live->pool, 4,
-                                           sizeof(ngx_agent_artifact_t));
-    }
-
-    artifact = live->artifacts ? ngx_array_push(live->artifacts) : NULL;
+    t->artifact.size = b->size;
+    artifact = ngx_http_agent_made_add(live, &t->artifact);
 
     if (artifact == NULL) {
-        ngx_agent_blob_delete(&b->id, live->log);
-        goto nomem;
-    }
-
-    *artifact = t->artifact;
-    artifact->size = b->size;
-
-    /* the names were parts of the arguments, which do not last */
-
-    path = t->artifact.file_name;
-    artifact->file_name.data = ngx_pstrdup(live->pool, &path);
-
-    path = t->artifact.relative_path;
-    artifact->relative_path.data = ngx_pnalloc(live->pool, path.len + 1);
-
-    if (artifact->file_name.data == NULL
-        || artifact->relative_path.data == NULL)
-    {
-        goto nomem;
-    }
-
-    if (path.len) {
-        ngx_memcpy(artifact->relative_path.data, path.data, path.len);
+        rc = ngx_http_agent_tools_nomem(t);
+        ngx_http_agent_tools_resume(t, rc);
+        return;
     }
 
     rc = ngx_http_agent_tools_say(t, call, "wrote %V%V, %O bytes",
                                   &artifact->relative_path,
                                   &artifact->file_name, artifact->size);
 
-    ngx_http_agent_tools_resume(t, rc);
-    return;
-
-nomem:
-
-    rc = ngx_http_agent_tools_nomem(t);
     ngx_http_agent_tools_resume(t, rc);
 }
 

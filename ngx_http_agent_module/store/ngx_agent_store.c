@@ -15,6 +15,7 @@ typedef struct {
 
 
 static ngx_int_t ngx_agent_store_name(ngx_cycle_t *cycle);
+static ngx_int_t ngx_agent_store_scope(ngx_agent_store_call_t *call);
 static void ngx_agent_store_hear(const char *channel, const char *payload);
 static void ngx_agent_store_done(ngx_agent_pg_call_t *pg, ngx_int_t rc,
     ngx_agent_pg_rows_t *rows);
@@ -26,6 +27,9 @@ int64_t                  ngx_agent_store_born;
 ngx_agent_store_conf_t  *ngx_agent_store_conf;
 
 static ngx_agent_news_pt  ngx_agent_store_listener;
+
+/* those that write, then those that read */
+static ngx_agent_pg_stmt_t  ngx_agent_store_stmts[NGX_AGENT_SQL_N];
 
 
 char *
@@ -51,8 +55,17 @@ ngx_agent_store_init(ngx_cycle_t *cycle, ngx_agent_store_conf_t *conf)
     }
 
     pg->target = *(ngx_agent_pg_target_t *) conf->target;
+    ngx_memcpy(ngx_agent_store_stmts, ngx_agent_store_sql_writes,
+               NGX_AGENT_SQL_NEIGHBOURS * sizeof(ngx_agent_pg_stmt_t));
+    ngx_memcpy(&ngx_agent_store_stmts[NGX_AGENT_SQL_NEIGHBOURS],
+               ngx_agent_store_sql_reads,
+               (NGX_AGENT_SQL_N - NGX_AGENT_SQL_NEIGHBOURS)
+               * sizeof(ngx_agent_pg_stmt_t));
+
     pg->stmts = ngx_agent_store_stmts;
     pg->nstmts = NGX_AGENT_SQL_N;
+    pg->scope[NGX_AGENT_PG_WRITER] = NGX_AGENT_SQL_ENTER;
+    pg->scope[NGX_AGENT_PG_READER] = NGX_AGENT_SQL_LOOK;
     pg->setup = conf->prepared ? ngx_agent_store_setup
                                : ngx_agent_store_setup_pooled;
     pg->version = NGX_AGENT_SCHEMA;
@@ -118,7 +131,7 @@ ngx_agent_store_hear(const char *channel, const char *payload)
     ngx_uint_t  i;
 
     static const char  *channels[] = {
-        "agent_work", "agent_ended", "agent_cancelled"
+        "agent_work", "agent_ended", "agent_cancelled", "agent_keys"
     };
 
     for (i = 0; i < sizeof(channels) / sizeof(channels[0]); i++) {
@@ -205,7 +218,52 @@ ngx_agent_store_call(ngx_agent_store_call_t *call, ngx_agent_sql_e stmt,
         ngx_str_set(&call->tenant, "");
     }
 
-    return &s->pg;
+    return ngx_agent_store_scope(call) == NGX_OK ? &s->pg : NULL;
+}
+
+
+/* whose rows the call may see, as agent.enter() in sql/ takes it */
+
+static ngx_int_t
+ngx_agent_store_scope(ngx_agent_store_call_t *call)
+{
+    ngx_str_t            *scope;
+    ngx_agent_pg_call_t  *pg;
+
+    pg = call->pg;
+    scope = &pg->scope;
+
+    if (call->all) {
+        pg->late = 1;
+        ngx_str_set(scope, "*");
+        return NGX_OK;
+    }
+
+    if (call->tenant.len == 0) {
+        ngx_str_set(scope, "=");
+        return NGX_OK;
+    }
+
+    scope->len = call->tenant.len + 1;
+    scope->data = ngx_pnalloc(call->pool, scope->len);
+    if (scope->data == NULL) {
+        return NGX_ERROR;
+    }
+
+    scope->data[0] = '=';
+    ngx_memcpy(scope->data + 1, call->tenant.data, call->tenant.len);
+
+    return NGX_OK;
+}
+
+
+ngx_agent_pg_call_t *
+ngx_agent_store_call_all(ngx_agent_store_call_t *call, ngx_agent_sql_e stmt,
+    ngx_agent_store_rows_pt rows)
+{
+    call->all = 1;
+
+    return ngx_agent_store_call(call, stmt, NULL, rows);
 }
 
 
@@ -307,6 +365,33 @@ ngx_agent_store_id_or_null(ngx_agent_pg_call_t *pg, const ngx_agent_id_t *id)
     } else {
         ngx_agent_pg_null(pg);
     }
+}
+
+
+void
+ngx_agent_store_text_or_null(ngx_agent_pg_call_t *pg, ngx_str_t *s)
+{
+    if (s->len) {
+        ngx_agent_pg_text(pg, s);
+
+    } else {
+        ngx_agent_pg_null(pg);
+    }
+}
+
+
+ngx_int_t
+ngx_agent_store_quota(ngx_agent_store_call_t *call, ngx_agent_pg_rows_t *rows,
+    ngx_int_t state, int col)
+{
+    if (state <= NGX_AGENT_KEY_QUOTA) {
+        return NGX_OK;
+    }
+
+    call->quota = (ngx_agent_quota_e) (state - NGX_AGENT_KEY_QUOTA);
+
+    return ngx_agent_store_text(call, rows, 0, col, &call->quota_max)
+               == NGX_OK ? NGX_BUSY : NGX_ERROR;
 }
 
 

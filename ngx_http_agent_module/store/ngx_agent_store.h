@@ -28,18 +28,21 @@ typedef enum {
     NGX_AGENT_BEGIN_QUEUED,     /* the step is stored, any worker may run it */
     NGX_AGENT_BEGIN_REPLAY,     /* the key was used before: step->id is what
                                    it made then */
-    NGX_AGENT_BEGIN_MISMATCH    /* the key was used for another request */
+    NGX_AGENT_BEGIN_MISMATCH,   /* the key was used for another request */
+    NGX_AGENT_BEGIN_QUOTA       /* the tenant is over a limit: call->quota */
 } ngx_agent_begin_e;
 
 
-/* what other sessions tell; payload: an agent's name, or ids of steps */
+/* what other sessions tell */
 
 typedef enum {
-    NGX_AGENT_NEWS_WORK = 0,    /* steps of this agent wait in the queue;
-                                   "agent!": also some from of old, look at
-                                   all of it */
+    NGX_AGENT_NEWS_WORK = 0,    /* "agent tenant": steps of these wait in the
+                                   queue; "agent! tenant": also some from of
+                                   old, look at all of it */
     NGX_AGENT_NEWS_ENDED,       /* ids, in text, ",": for who waits for them */
-    NGX_AGENT_NEWS_CANCELLED    /* ids: whoever runs them has lost them */
+    NGX_AGENT_NEWS_CANCELLED,   /* ids: whoever runs them has lost them */
+    NGX_AGENT_NEWS_KEYS         /* hash of an API key, in hex: it is not what
+                                   it was; "": some are not */
 } ngx_agent_news_e;
 
 typedef void (*ngx_agent_news_pt)(ngx_agent_news_e news, ngx_str_t *payload);
@@ -50,10 +53,25 @@ typedef void (*ngx_agent_news_pt)(ngx_agent_news_e news, ngx_str_t *payload);
 typedef struct {
     ngx_agent_id_t             task_id;
     ngx_agent_id_t             step_id;
+    ngx_str_t                  tenant;
     ngx_uint_t                 seq;
     ngx_uint_t                 attempt;
     unsigned                   lost:1;   /* out */
 } ngx_agent_lease_t;
+
+
+/* a tenant who may have steps of an agent in the queue */
+
+typedef struct {
+    ngx_str_t                  agent;
+    ngx_str_t                  tenant;
+    ngx_uint_t                 share;    /* in: steps to be taken at most */
+    int64_t                    since;    /* in, out: where to look from, 0:
+                                            look at all; the store's own */
+    ngx_uint_t                 taken;    /* out: of "share": as many are there
+                                            may be more */
+    unsigned                   limited:1;    /* out: it may not run more now */
+} ngx_agent_line_t;
 
 
 /* a step that was claimed from the queue; strings are in the call's pool */
@@ -108,6 +126,7 @@ struct ngx_agent_store_call_s {
     ngx_agent_page_t          *page;
     ngx_uint_t                 max_steps;
     ngx_str_t                  price;     /* decimal text, for the ledger */
+    ngx_array_t               *lines;     /* of ngx_agent_line_t */
     ngx_str_t                  key;       /* Idempotency-Key; data NULL: none */
     ngx_str_t                  print;     /* with it: what was asked, hashed */
     ngx_str_t                  full;      /* agents at their limit, "," */
@@ -115,10 +134,20 @@ struct ngx_agent_store_call_s {
                                              itself, or NULL */
     ngx_msec_t                 delay;     /* before the step may run again */
     ngx_uint_t                 limit;
+    ngx_agent_key_t           *api_key;
+    ngx_agent_quota_e          quota;     /* out: with BEGIN_QUOTA, or rc
+                                             NGX_BUSY */
+    ngx_str_t                  quota_max; /* out: that limit, as text */
+    ngx_str_t                  from;      /* dates, "2026-11-01": the first */
+    ngx_str_t                  to;        /* day and the last; len 0: open */
+    int64_t                    cursor;
+    ngx_str_t                  agents;    /* names with "," in between; data
+                                             NULL: all */
     unsigned                   queue:1;   /* this worker cannot run it */
     unsigned                   watched:1; /* tell when the step has ended */
     unsigned                   spare:1;   /* the attempt does not count */
     unsigned                   refuse:1;  /* the queue is full */
+    unsigned                   all:1;     /* of every tenant */
     unsigned                   careful:1; /* private */
 
     ngx_int_t                  rc;
@@ -130,6 +159,7 @@ struct ngx_agent_store_call_s {
                                                  has lapsed */
     ngx_uint_t                 total;     /* rows there are, for lists */
     ngx_array_t               *list;      /* of the noun that was asked */
+    ngx_agent_usage_t         *usage;     /* out: of all days and agents */
 
     void                      *pg;        /* private */
 };
@@ -138,9 +168,10 @@ struct ngx_agent_store_call_s {
 /* writes */
 
 /*
- * in: task (id, agent, input, additional_input), max_steps, key, print; step
- * (its id) to queue the task's first step with it, or NULL.  out: replayed
- * (task->id is the one the key has made), mismatch.
+ * in: task (id, agent, input, additional_input, traceparent), max_steps, key,
+ * print; step (its id) to queue the task's first step with it, or NULL, and
+ * price.  out: replayed (task->id is the one the key has made), mismatch.
+ * rc is NGX_BUSY when the tenant is over the limit "quota".
  */
 ngx_int_t ngx_agent_store_create_task(ngx_agent_store_call_t *call);
 
@@ -166,29 +197,40 @@ ngx_int_t ngx_agent_store_begin_step(ngx_agent_store_call_t *call);
  * watched.  One transaction: the step, its artifacts, the ledger row, and, if
  * "next" is set, the step is completed and not the last and the task has
  * steps left, the next step in the queue.  NGX_DECLINED: fenced, another
- * attempt owns the step; nothing was changed.  Waits for the store without a
- * time limit: the answer of an LLM was paid for.
+ * attempt owns the step; nothing was changed.  NGX_BUSY: the tenant has no
+ * room for its artifacts (quota, quota_max); nothing was changed, it is to be
+ * ended without them.  Waits for the store without a time limit: the answer
+ * of an LLM was paid for.
  */
 ngx_int_t ngx_agent_store_end_step(ngx_agent_store_call_t *call);
 
 /*
  * Before the agent of a running step is called again: in: step (the fence,
- * story); out: step->attempt, one more.  NGX_DECLINED: fenced.  Patient.
+ * story, turns as far as they are known); out: step->attempt, one more.
+ * NGX_DECLINED: fenced.  Patient.
  */
 ngx_int_t ngx_agent_store_retry_step(ngx_agent_store_call_t *call);
 
 /*
  * A running step back into the queue: in: task->agent, step (the fence,
- * story), delay, spare, watched.  NGX_DECLINED: fenced.  Patient.
+ * story, turns), delay, spare, watched.  NGX_DECLINED: fenced.  Patient.
  */
 ngx_int_t ngx_agent_store_requeue_step(ngx_agent_store_call_t *call);
 
 /*
- * Takes steps of one agent from the queue, the oldest first: in: task->agent,
- * limit, queue (look at all of it, and not only where the last claim found
- * the first ones); out: list of ngx_agent_claim_t, RUNNING and leased.
+ * Takes steps of one agent from the queue, of each tenant the oldest first:
+ * in: task->agent, lines (of ngx_agent_line_t, one for each tenant, 64 at
+ * most; "agent" is not looked at), limit (of all together; no more come);
+ * out: list of ngx_agent_claim_t, RUNNING and leased, and in "lines" what was
+ * found.  A tenant that is at its limit of running steps gets no more.
  */
 ngx_int_t ngx_agent_store_claim(ngx_agent_store_call_t *call);
+
+/*
+ * Who has steps in the queue: out: list of ngx_agent_line_t (agent, tenant),
+ * of all agents, 10000 at most.  A read.
+ */
+ngx_int_t ngx_agent_store_lines(ngx_agent_store_call_t *call);
 
 /*
  * in: task->id, step->id or step NULL: all of the task; out: list of
@@ -206,7 +248,8 @@ ngx_int_t ngx_agent_store_delete_task(ngx_agent_store_call_t *call);
 
 /*
  * in: artifact (id, task_id, names, size), key, print; NGX_DECLINED: no such
- * task.  out: replayed (artifact is the one of then), mismatch.
+ * task; NGX_BUSY: the tenant has no room for it (quota, quota_max).  out:
+ * replayed (artifact is the one of then), mismatch.
  */
 ngx_int_t ngx_agent_store_create_artifact(ngx_agent_store_call_t *call);
 
@@ -243,10 +286,46 @@ ngx_int_t ngx_agent_store_bury(ngx_agent_store_call_t *call);
 
 /* reads */
 
+/*
+ * in: api_key->hash; out: the rest of it.  NGX_DECLINED: there is none, or it
+ * is not valid any more.
+ */
+ngx_int_t ngx_agent_store_get_key(ngx_agent_store_call_t *call);
+
+/*
+ * Keys that were changed or revoked since "cursor" (0: none are told): out:
+ * cursor, for the next time; list of u_char[NGX_AGENT_KEY_HASH], 1000 at
+ * most; total: how many there are, or more than that list has.
+ */
+ngx_int_t ngx_agent_store_key_changes(ngx_agent_store_call_t *call);
+
+/* A number for the database, as the configuration names it. */
+uint32_t ngx_agent_store_place(void);
+
+/* in: task->id; out: task->agent alone */
+ngx_int_t ngx_agent_store_task_agent(ngx_agent_store_call_t *call);
+
+/*
+ * in: tenant, or "all" for every tenant's; from, to, page; agents, for these
+ * only; out: list of ngx_agent_usage_t, by day, tenant and agent; total;
+ * usage, the sum of all pages.
+ */
+ngx_int_t ngx_agent_store_usage(ngx_agent_store_call_t *call);
+
+/*
+ * in: step->task_id, step->id, task; out: task->agent; step (status, attempt,
+ * tokens, trace, traceparent); from and to: when it was made and when it has
+ * ended, as text
+ */
+ngx_int_t ngx_agent_store_get_trace(ngx_agent_store_call_t *call);
+
 /* in: task->id; out: task */
 ngx_int_t ngx_agent_store_get_task(ngx_agent_store_call_t *call);
 
-/* in: page; out: list of ngx_agent_task_t, total */
+/*
+ * in: page; agents, for the tasks of these only; out: list of
+ * ngx_agent_task_t, total
+ */
 ngx_int_t ngx_agent_store_list_tasks(ngx_agent_store_call_t *call);
 
 /* in: step->task_id, step->id; out: step */
@@ -320,6 +399,7 @@ typedef struct {
     ngx_msec_t                 lease;     /* ms */
     ngx_msec_t                 patience;  /* ms in the queue before a step
                                              fails */
+    ngx_str_t                  prices;    /* of agents, as a JSON object */
     void                      *target;    /* private: hosts, looked up */
 } ngx_agent_store_conf_t;
 

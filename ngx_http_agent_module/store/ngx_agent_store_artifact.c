@@ -29,7 +29,7 @@ ngx_agent_store_create_artifact(ngx_agent_store_call_t *call)
 
     a = call->artifact;
 
-    if (call->key.data) {
+    if (call->key.data || call->careful) {
         pg = ngx_agent_store_call(call, NGX_AGENT_SQL_CREATE_ARTIFACT_KEYED,
                                   &a->task_id, ngx_agent_store_keyed_rows);
     } else {
@@ -48,7 +48,7 @@ ngx_agent_store_create_artifact(ngx_agent_store_call_t *call)
     ngx_agent_pg_text(pg, &a->relative_path);
     ngx_agent_pg_int8(pg, a->size);
 
-    if (call->key.data) {
+    if (call->key.data || call->careful) {
         ngx_agent_pg_text(pg, &call->key);
         ngx_agent_pg_text(pg, &call->print);
     }
@@ -61,7 +61,11 @@ static ngx_int_t
 ngx_agent_store_keyed_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows)
 {
-    switch (ngx_agent_store_keyed(call, rows)) {
+    ngx_agent_key_e  state;
+
+    state = ngx_agent_store_keyed(call, rows);
+
+    switch (state) {
 
     case NGX_AGENT_KEY_AGAIN:
         return ngx_agent_store_create_artifact(call);
@@ -74,7 +78,7 @@ ngx_agent_store_keyed_rows(ngx_agent_store_call_t *call,
         return ngx_agent_store_get_artifact(call);
 
     default:
-        return NGX_OK;
+        return ngx_agent_store_quota(call, rows, state, 3);
     }
 }
 
@@ -83,7 +87,16 @@ static ngx_int_t
 ngx_agent_store_made_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows)
 {
-    return rows->n ? NGX_OK : NGX_DECLINED;
+    if (rows->n == 0) {
+        return NGX_DECLINED;
+    }
+
+    if (ngx_agent_pg_get_int(rows, 0, 2) == NGX_AGENT_KEY_CAREFUL) {
+        call->careful = 1;
+        return ngx_agent_store_create_artifact(call);
+    }
+
+    return NGX_OK;
 }
 
 

@@ -28,6 +28,9 @@ ngx_agent_store_cancel(ngx_agent_store_call_t *call)
     ngx_agent_pg_id(pg, &call->task->id);
     ngx_agent_store_id_or_null(pg, call->step ? &call->step->id : NULL);
 
+    /* it waits for steps that end: with no other's locks in its hands */
+    pg->solo = 1;
+
     return ngx_agent_store_send(pg);
 }
 
@@ -82,6 +85,8 @@ ngx_agent_store_delete_task(ngx_agent_store_call_t *call)
 
     ngx_agent_pg_text(pg, &call->tenant);
     ngx_agent_pg_id(pg, &call->task->id);
+
+    pg->solo = 1;
 
     return ngx_agent_store_send(pg);
 }

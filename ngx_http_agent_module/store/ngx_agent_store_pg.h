@@ -26,6 +26,10 @@ ngx_agent_pg_call_t *ngx_agent_store_call(ngx_agent_store_call_t *call,
     ngx_agent_sql_e stmt, const ngx_agent_id_t *key,
     ngx_agent_store_rows_pt rows);
 
+/* The same for one that is about the rows of every tenant. */
+ngx_agent_pg_call_t *ngx_agent_store_call_all(ngx_agent_store_call_t *call,
+    ngx_agent_sql_e stmt, ngx_agent_store_rows_pt rows);
+
 /* Sends it; a call that is NULL is NGX_ABORT. */
 ngx_int_t ngx_agent_store_send(ngx_agent_pg_call_t *pg);
 
@@ -43,6 +47,10 @@ void ngx_agent_store_id_or_null(ngx_agent_pg_call_t *pg,
     const ngx_agent_id_t *id);
 
 
+/* A text that is null when it is empty. */
+void ngx_agent_store_text_or_null(ngx_agent_pg_call_t *pg, ngx_str_t *s);
+
+
 /* what the statements with a key say in their third column, "state" */
 
 typedef enum {
@@ -50,8 +58,18 @@ typedef enum {
     NGX_AGENT_KEY_USED,         /* the row's id is what it made before */
     NGX_AGENT_KEY_OTHER,        /* ... for another request */
     NGX_AGENT_KEY_AGAIN,        /* taken just now: send the statement again */
-    NGX_AGENT_KEY_NOWHERE       /* no such task */
+    NGX_AGENT_KEY_NOWHERE,      /* no such task */
+    NGX_AGENT_KEY_CAREFUL = 8,  /* it takes the statement for all cases */
+    NGX_AGENT_KEY_QUOTA = 20    /* from here on: and ngx_agent_quota_e */
 } ngx_agent_key_e;
+
+/*
+ * Verdict "state" says that the tenant is over a limit, and column col has its
+ * value: NGX_BUSY with call->quota and quota_max set; NGX_OK: it does not;
+ * NGX_ERROR.
+ */
+ngx_int_t ngx_agent_store_quota(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows, ngx_int_t state, int col);
 
 /* The state, and call->replayed and mismatch set by it. */
 ngx_agent_key_e ngx_agent_store_keyed(ngx_agent_store_call_t *call,

@@ -5,10 +5,17 @@
  */
 
 #include "ngx_agent_store_pg.h"
+#include "ngx_agent_json.h"
 
 
 /* ms of connection before one sweeps: others have renewed their leases */
 #define NGX_AGENT_STORE_GRACE  15000
+
+/*
+ * What looks at rows of many tenants and may have to wait for them ("solo")
+ * is a transaction of its own: in a batch it would hold the locks of others
+ * meanwhile.
+ */
 
 /* steps freed by one sweep */
 #define NGX_AGENT_STORE_SWEEP  500
@@ -21,16 +28,6 @@
 
 /* ms without a renewal that make a step of ours one that we do not know */
 #define NGX_AGENT_STORE_UNKNOWN  6000
-
-/* agents whose place in the queue is remembered */
-#define NGX_AGENT_STORE_PLACES  256
-
-
-typedef struct {
-    ngx_str_t                  agent;        /* the configuration's own */
-    int64_t                    since;        /* ms since the epoch */
-} ngx_agent_store_place_t;
-
 
 typedef struct ngx_agent_store_lease_s  ngx_agent_store_lease_t;
 
@@ -53,7 +50,10 @@ static ngx_int_t ngx_agent_store_one_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows);
 static ngx_int_t ngx_agent_store_retry_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows);
-static ngx_agent_store_place_t *ngx_agent_store_place(ngx_str_t *agent);
+static ngx_int_t ngx_agent_store_claim_lines(ngx_agent_store_call_t *call,
+    ngx_str_t *text);
+static ngx_int_t ngx_agent_store_lines_rows(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows);
 static ngx_int_t ngx_agent_store_claim_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows);
 static ngx_int_t ngx_agent_store_claim_row(ngx_agent_store_call_t *call,
@@ -68,11 +68,6 @@ static ngx_int_t ngx_agent_store_total_rows(ngx_agent_store_call_t *call,
 static ngx_int_t ngx_agent_store_worker_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows);
 static void ngx_agent_store_replanned(ngx_agent_store_call_t *call);
-
-
-static ngx_agent_store_place_t
-    ngx_agent_store_places[NGX_AGENT_STORE_PLACES];
-static ngx_uint_t  ngx_agent_store_nplaces;
 
 
 ngx_int_t
@@ -95,6 +90,8 @@ ngx_agent_store_retry_step(ngx_agent_store_call_t *call)
     ngx_agent_pg_text(pg, &step->story);
     ngx_agent_pg_text(pg, &ngx_agent_store_owner);
     ngx_agent_pg_int4(pg, (int32_t) ngx_agent_store_conf->lease);
+    ngx_agent_store_text_or_null(pg, &step->trace);
+    ngx_agent_pg_json(pg, &step->turns);
 
     pg->patient = 1;
 
@@ -146,6 +143,8 @@ ngx_agent_store_requeue_step(ngx_agent_store_call_t *call)
     ngx_agent_pg_int8(pg, (int64_t) call->delay);
     ngx_agent_pg_bool(pg, call->spare);
     ngx_agent_pg_bool(pg, call->watched);
+    ngx_agent_store_text_or_null(pg, &step->trace);
+    ngx_agent_pg_json(pg, &step->turns);
 
     pg->patient = 1;
 
@@ -156,22 +155,21 @@ ngx_agent_store_requeue_step(ngx_agent_store_call_t *call)
 ngx_int_t
 ngx_agent_store_claim(ngx_agent_store_call_t *call)
 {
-    int64_t                   since;
-    ngx_agent_pg_call_t      *pg;
-    ngx_agent_store_place_t  *place;
+    ngx_str_t             lines;
+    ngx_agent_pg_call_t  *pg;
 
-    place = ngx_agent_store_place(&call->task->agent);
-    since = (call->queue || place == NULL) ? 0 : place->since;
+    if (ngx_agent_store_claim_lines(call, &lines) != NGX_OK) {
+        return NGX_ABORT;
+    }
 
-    pg = ngx_agent_store_call(call, NGX_AGENT_SQL_CLAIM, NULL,
-                              ngx_agent_store_claim_rows);
+    pg = ngx_agent_store_call_all(call, NGX_AGENT_SQL_CLAIM,
+                                  ngx_agent_store_claim_rows);
     if (pg == NULL) {
         return NGX_ABORT;
     }
 
     ngx_agent_pg_text(pg, &call->task->agent);
-    ngx_agent_pg_int4(pg, (int32_t) call->limit);
-    ngx_agent_pg_int8(pg, since);
+    ngx_agent_pg_json(pg, &lines);
     ngx_agent_pg_text(pg, &ngx_agent_store_owner);
     ngx_agent_pg_int4(pg, (int32_t) ngx_agent_store_conf->lease);
 
@@ -179,47 +177,56 @@ ngx_agent_store_claim(ngx_agent_store_call_t *call)
 }
 
 
-static ngx_agent_store_place_t *
-ngx_agent_store_place(ngx_str_t *agent)
+/* the lines as JSON; all of them together take no more than "limit" */
+
+static ngx_int_t
+ngx_agent_store_claim_lines(ngx_agent_store_call_t *call, ngx_str_t *text)
 {
-    ngx_uint_t                i;
-    ngx_agent_store_place_t  *place;
+    ngx_uint_t         i, left;
+    ngx_agent_json_t   j;
+    ngx_agent_line_t  *line;
 
-    for (i = 0; i < ngx_agent_store_nplaces; i++) {
-        place = &ngx_agent_store_places[i];
+    left = call->limit;
+    line = call->lines->elts;
 
-        if (place->agent.len == agent->len
-            && ngx_memcmp(place->agent.data, agent->data, agent->len) == 0)
-        {
-            return place;
-        }
+    ngx_agent_json_init(&j, call->pool, 64 * (call->lines->nelts + 1));
+    ngx_agent_json_array(&j);
+
+    for (i = 0; i < call->lines->nelts; i++) {
+        line[i].share = ngx_min(line[i].share, left);
+        line[i].taken = 0;
+        line[i].limited = 0;
+        left -= line[i].share;
+
+        ngx_agent_json_object(&j);
+        ngx_agent_json_key(&j, "tenant");
+        ngx_agent_json_string(&j, &line[i].tenant);
+        ngx_agent_json_key(&j, "share");
+        ngx_agent_json_int(&j, (int64_t) line[i].share);
+        ngx_agent_json_key(&j, "since");
+        ngx_agent_json_int(&j, line[i].since);
+        ngx_agent_json_object_end(&j);
     }
 
-    if (i == NGX_AGENT_STORE_PLACES) {
-        return NULL;
-    }
+    ngx_agent_json_array_end(&j);
 
-    place = &ngx_agent_store_places[i];
-    place->agent = *agent;
-    place->since = 0;
-    ngx_agent_store_nplaces++;
-
-    return place;
+    return ngx_agent_json_done(&j, text);
 }
 
 
 /*
- * The next claim starts where this one has found its first step; a little
- * before, as those who commit late have older times.
+ * A row at least for each line.  The next claim starts where this one has
+ * found the line's first step; a little before, as those who commit late have
+ * older times.
  */
 
 static ngx_int_t
 ngx_agent_store_claim_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows)
 {
-    ngx_uint_t                i;
-    ngx_agent_claim_t        *claim;
-    ngx_agent_store_place_t  *place;
+    ngx_uint_t          i, n;
+    ngx_agent_line_t   *line;
+    ngx_agent_claim_t  *claim;
 
     call->list = ngx_array_create(call->pool, rows->n + 1,
                                   sizeof(ngx_agent_claim_t));
@@ -227,13 +234,24 @@ ngx_agent_store_claim_rows(ngx_agent_store_call_t *call,
         return NGX_ERROR;
     }
 
-    place = ngx_agent_store_place(&call->task->agent);
-
     for (i = 0; i < rows->n; i++) {
 
-        if (i == 0 && place) {
-            place->since = ngx_agent_pg_get_int(rows, 0, 8)
-                           - NGX_AGENT_STORE_LATE;
+        n = (ngx_uint_t) ngx_agent_pg_get_int(rows, i, 0) - 1;
+
+        if (n >= call->lines->nelts) {
+            return NGX_ERROR;
+        }
+
+        line = &((ngx_agent_line_t *) call->lines->elts)[n];
+        line->limited = ngx_agent_pg_get_bool(rows, i, 1) ? 1 : 0;
+
+        if (ngx_agent_pg_is_null(rows, i, 2)) {
+            continue;
+        }
+
+        if (line->taken++ == 0) {
+            line->since = ngx_agent_pg_get_int(rows, i, 9)
+                          - NGX_AGENT_STORE_LATE;
         }
 
         claim = ngx_array_push(call->list);
@@ -250,26 +268,68 @@ ngx_agent_store_claim_rows(ngx_agent_store_call_t *call,
 }
 
 
+ngx_int_t
+ngx_agent_store_lines(ngx_agent_store_call_t *call)
+{
+    return ngx_agent_store_send(ngx_agent_store_call_all(call,
+                        NGX_AGENT_SQL_LINES, ngx_agent_store_lines_rows));
+}
+
+
+static ngx_int_t
+ngx_agent_store_lines_rows(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows)
+{
+    ngx_str_t         *s[2];
+    ngx_uint_t         i;
+    ngx_agent_line_t  *line;
+
+    call->list = ngx_array_create(call->pool, rows->n + 1,
+                                  sizeof(ngx_agent_line_t));
+    if (call->list == NULL) {
+        return NGX_ERROR;
+    }
+
+    for (i = 0; i < rows->n; i++) {
+
+        line = ngx_array_push(call->list);
+        if (line == NULL) {
+            return NGX_ERROR;
+        }
+
+        ngx_memzero(line, sizeof(ngx_agent_line_t));
+        s[0] = &line->agent;
+        s[1] = &line->tenant;
+
+        if (ngx_agent_store_texts(call, rows, i, 0, 2, s) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
 static ngx_int_t
 ngx_agent_store_claim_row(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows, ngx_uint_t i, ngx_agent_claim_t *claim)
 {
-    ngx_str_t         *s[6];
+    ngx_str_t         *s[7];
     ngx_agent_step_t  *step;
 
     ngx_memzero(claim, sizeof(ngx_agent_claim_t));
 
     step = &claim->step;
-    ngx_agent_pg_get_id(rows, i, 1, &claim->task.id);
+    ngx_agent_pg_get_id(rows, i, 2, &claim->task.id);
     step->task_id = claim->task.id;
-    ngx_agent_pg_get_id(rows, i, 2, &step->id);
-    step->seq = ngx_agent_pg_get_int(rows, i, 3);
-    step->attempt = ngx_agent_pg_get_int(rows, i, 4);
-    step->spared = ngx_agent_pg_get_int(rows, i, 5);
-    step->redacted = ngx_agent_pg_get_bool(rows, i, 6) ? 1 : 0;
-    claim->watched = ngx_agent_pg_get_bool(rows, i, 7) ? 1 : 0;
+    ngx_agent_pg_get_id(rows, i, 3, &step->id);
+    step->seq = ngx_agent_pg_get_int(rows, i, 4);
+    step->attempt = ngx_agent_pg_get_int(rows, i, 5);
+    step->spared = ngx_agent_pg_get_int(rows, i, 6);
+    step->redacted = ngx_agent_pg_get_bool(rows, i, 7) ? 1 : 0;
+    claim->watched = ngx_agent_pg_get_bool(rows, i, 8) ? 1 : 0;
 
-    claim->unknown = ngx_agent_pg_get_bool(rows, i, 15) ? 1 : 0;
+    claim->unknown = ngx_agent_pg_get_bool(rows, i, 17) ? 1 : 0;
 
     s[0] = &claim->tenant;
     s[1] = &claim->task.agent;
@@ -277,8 +337,9 @@ ngx_agent_store_claim_row(ngx_agent_store_call_t *call,
     s[3] = &step->input;
     s[4] = &step->additional_input;
     s[5] = &step->story;
+    s[6] = &step->traceparent;
 
-    return ngx_agent_store_texts(call, rows, i, 9, 6, s);
+    return ngx_agent_store_texts(call, rows, i, 10, 7, s);
 }
 
 
@@ -353,6 +414,7 @@ ngx_agent_store_renew_one(ngx_agent_store_lease_t *l)
     call->log = l->renewal->call->log;
     call->handler = ngx_agent_store_renew_done;
     call->data = l;
+    call->tenant = lease->tenant;
 
     pg = ngx_agent_store_call(call, NGX_AGENT_SQL_RENEW, &lease->task_id,
                               ngx_agent_store_renew_rows);
@@ -415,13 +477,14 @@ ngx_agent_store_sweep(ngx_agent_store_call_t *call)
         return NGX_ABORT;
     }
 
-    pg = ngx_agent_store_call(call, NGX_AGENT_SQL_SWEEP, NULL,
-                              ngx_agent_store_total_rows);
+    pg = ngx_agent_store_call_all(call, NGX_AGENT_SQL_SWEEP,
+                                  ngx_agent_store_total_rows);
     if (pg == NULL) {
         return NGX_ABORT;
     }
 
     ngx_agent_pg_int4(pg, NGX_AGENT_STORE_SWEEP);
+    pg->solo = 1;
 
     return ngx_agent_store_send(pg);
 }
@@ -442,8 +505,8 @@ ngx_agent_store_orphans(ngx_agent_store_call_t *call)
 {
     ngx_agent_pg_call_t  *pg;
 
-    pg = ngx_agent_store_call(call, NGX_AGENT_SQL_ORPHANS, NULL,
-                              ngx_agent_store_total_rows);
+    pg = ngx_agent_store_call_all(call, NGX_AGENT_SQL_ORPHANS,
+                                  ngx_agent_store_total_rows);
     if (pg == NULL) {
         return NGX_ABORT;
     }
@@ -451,6 +514,7 @@ ngx_agent_store_orphans(ngx_agent_store_call_t *call)
     ngx_agent_pg_text(pg, &ngx_agent_store_owner);
     ngx_agent_pg_int4(pg, (int32_t) ngx_agent_store_conf->lease
                           - NGX_AGENT_STORE_UNKNOWN);
+    pg->solo = 1;
 
     return ngx_agent_store_send(pg);
 }
@@ -461,13 +525,14 @@ ngx_agent_store_expire(ngx_agent_store_call_t *call)
 {
     ngx_agent_pg_call_t  *pg;
 
-    pg = ngx_agent_store_call(call, NGX_AGENT_SQL_EXPIRE, NULL,
-                              ngx_agent_store_total_rows);
+    pg = ngx_agent_store_call_all(call, NGX_AGENT_SQL_EXPIRE,
+                                  ngx_agent_store_total_rows);
     if (pg == NULL) {
         return NGX_ABORT;
     }
 
     ngx_agent_pg_int8(pg, (int64_t) ngx_agent_store_conf->patience);
+    pg->solo = 1;
 
     return ngx_agent_store_send(pg);
 }
@@ -478,8 +543,8 @@ ngx_agent_store_depth(ngx_agent_store_call_t *call)
 {
     ngx_agent_pg_call_t  *pg;
 
-    pg = ngx_agent_store_call(call, NGX_AGENT_SQL_DEPTH, NULL,
-                              ngx_agent_store_total_rows);
+    pg = ngx_agent_store_call_all(call, NGX_AGENT_SQL_DEPTH,
+                                  ngx_agent_store_total_rows);
     if (pg == NULL) {
         return NGX_ABORT;
     }
@@ -495,7 +560,7 @@ ngx_agent_store_register(ngx_agent_store_call_t *call)
 {
     ngx_agent_pg_call_t  *pg;
 
-    pg = ngx_agent_store_call(call, NGX_AGENT_SQL_REGISTER, NULL, NULL);
+    pg = ngx_agent_store_call_all(call, NGX_AGENT_SQL_REGISTER, NULL);
     if (pg == NULL) {
         return NGX_ABORT;
     }
@@ -514,8 +579,8 @@ ngx_agent_store_neighbours(ngx_agent_store_call_t *call)
 {
     ngx_agent_pg_call_t  *pg;
 
-    pg = ngx_agent_store_call(call, NGX_AGENT_SQL_NEIGHBOURS, NULL,
-                              ngx_agent_store_worker_rows);
+    pg = ngx_agent_store_call_all(call, NGX_AGENT_SQL_NEIGHBOURS,
+                                  ngx_agent_store_worker_rows);
     if (pg == NULL) {
         return NGX_ABORT;
     }
@@ -578,8 +643,8 @@ ngx_agent_store_bury(ngx_agent_store_call_t *call)
         names[i] = worker[i].name;
     }
 
-    pg = ngx_agent_store_call(call, NGX_AGENT_SQL_BURY, NULL,
-                              ngx_agent_store_total_rows);
+    pg = ngx_agent_store_call_all(call, NGX_AGENT_SQL_BURY,
+                                  ngx_agent_store_total_rows);
     if (pg == NULL) {
         return NGX_ABORT;
     }
@@ -589,6 +654,8 @@ ngx_agent_store_bury(ngx_agent_store_call_t *call)
     {
         return NGX_ABORT;
     }
+
+    pg->solo = 1;
 
     return ngx_agent_store_send(pg);
 }
@@ -636,6 +703,8 @@ ngx_agent_store_replan(void)
             return;
         }
 
+        /* it sees no rows */
+        ngx_str_null(&pg->scope);
         pg->lane = lane;
 
         /* its own batch, if it is one, counts as idle next time */

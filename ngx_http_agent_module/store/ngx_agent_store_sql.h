@@ -1,7 +1,7 @@
 
 /*
  * The statements of the Postgres store, by name.  The text of all of them is
- * in ngx_agent_store_sql.c and nowhere else.
+ * in ngx_agent_store_sql.c and ngx_agent_store_sql_read.c and nowhere else.
  */
 
 #ifndef _NGX_AGENT_STORE_SQL_H_INCLUDED_
@@ -39,6 +39,7 @@ typedef enum {
     NGX_AGENT_SQL_REGISTER,
     NGX_AGENT_SQL_MARK,
     NGX_AGENT_SQL_REPLAN,
+    NGX_AGENT_SQL_ENTER,
 
     /* from here on the reader's */
     NGX_AGENT_SQL_NEIGHBOURS,
@@ -51,11 +52,20 @@ typedef enum {
     NGX_AGENT_SQL_GET_ARTIFACT,
     NGX_AGENT_SQL_FIND_ARTIFACT,
     NGX_AGENT_SQL_LIST_ARTIFACTS,
+    NGX_AGENT_SQL_LOOK,
+    NGX_AGENT_SQL_LINES,
+    NGX_AGENT_SQL_TASK_AGENT,
+    NGX_AGENT_SQL_USAGE,
+    NGX_AGENT_SQL_GET_TRACE,
+    NGX_AGENT_SQL_LIST_TASKS_OF,
+    NGX_AGENT_SQL_GET_KEY,
+    NGX_AGENT_SQL_KEY_CHANGES,
     NGX_AGENT_SQL_N
 } ngx_agent_sql_e;
 
 
-extern const ngx_agent_pg_stmt_t  ngx_agent_store_stmts[];
+extern const ngx_agent_pg_stmt_t  ngx_agent_store_sql_writes[];
+extern const ngx_agent_pg_stmt_t  ngx_agent_store_sql_reads[];
 
 /* run on each new connection; its last result is the schema's version */
 extern const char  ngx_agent_store_setup[];

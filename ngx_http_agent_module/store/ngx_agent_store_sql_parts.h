@@ -9,6 +9,7 @@
 
 
 #define BOOL  16
+#define BYTEA 17
 #define INT8  20
 #define INT4  23
 #define TEXT  25
@@ -29,11 +30,11 @@
     "       order by a.artifact_id) a)"
 
 
-/* wakes up whoever runs steps of these agents; "again": look at all of it */
+/* wakes up whoever runs steps of these; "again": look at all of it */
 
 #define WAKE(rows, mark)                                                      \
     "(select count(*) from (select pg_notify('agent_work', agent || '" mark   \
-    "') from (select distinct agent from " rows ") a) n)"
+    " ' || tenant) from (select distinct agent, tenant from " rows ") a) n)"
 
 #define TELL(channel, rows)                                                   \
     "(select count(*) from (select pg_notify('" channel "',"                  \
@@ -84,6 +85,7 @@
 #define JUDGED(source, put, keys, replay, refuse)                             \
     "with judged as ("                                                        \
     "  select u.*, t.agent, t.input as task_input, l.seq, l.attempt,"         \
+    "         coalesce(u.traceparent, t.traceparent) as parent,"              \
     "         l.status, l.lapsed, " put " as put,"                            \
     "         case when l.last_id = u.step_id then l.redacted"                \
     "              else coalesce(l.secret and l.status = 3"                   \
@@ -118,15 +120,15 @@
 #define REPLAY_VERDICT   "when k.print <> u.print then 7"                     \
                          " when k.item_id is not null then 6"
 
-#define BEGUN(rows, begins, status, attempt, owner, lease)                    \
+#define BEGUN(rows, begins, status, attempt, owner, lease, more, values)      \
     ", begun as ("                                                            \
     "  insert into agent.step (task_id, seq, step_id, tenant, status,"        \
     "         attempt, owner, lease_until, redacted, input,"                  \
-    "         additional_input)"                                              \
+    "         additional_input, traceparent" more ")"                         \
     "  select task_id, coalesce(seq, 0) + 1, step_id, tenant, " status ","    \
     "         " attempt ", " owner ", " lease ", redact,"                     \
     "         case when redact and input is not null then '[redacted]'"       \
-    "              else input end, additional_input"                          \
+    "              else input end, additional_input, parent" values           \
     "  from " rows " where " begins                                           \
     "  on conflict do nothing"                                                \
     "  returning step_id, seq"                                                \
@@ -136,8 +138,8 @@
 
 #define KEPT                                                                  \
     ", kept as ("                                                             \
-    "  insert into agent.secret (task_id, value)"                             \
-    "  select j.task_id, j.input from judged j join begun b"                  \
+    "  insert into agent.secret (task_id, tenant, value)"                     \
+    "  select j.task_id, j.tenant, j.input from judged j join begun b"        \
     "    on b.step_id = j.step_id"                                            \
     "  where j.redact and j.input is not null"                                \
     "  on conflict (task_id) do update set value = excluded.value"            \
@@ -149,14 +151,15 @@
                  "case when not put then owner end",                          \
                  "case when not put then " LEASED " end"
 
-#define BEGUN_PUT(rows, put)  BEGUN(rows, put) KEPT
+#define BEGUN_PUT(rows, put, more, values)                                    \
+    BEGUN(rows, put, more, values) KEPT
 
 #define QUEUED                                                                \
     ", queued as ("                                                           \
     "  insert into agent.queue as q (task_id, seq, tenant, agent, watched)"   \
     "  select j.task_id, b.seq, j.tenant, j.agent, j.watched"                 \
     "  from judged j join begun b on b.step_id = j.step_id where j.put"       \
-    NEWER " returning agent"                                                  \
+    NEWER " returning agent, tenant"                                          \
     ")"
 
 #define VERDICTS(lost, more)                                                  \
@@ -170,16 +173,36 @@
     "        coalesce(b.seq, j.seq), j.agent, j.task_input, j.redact,"        \
     "        j.last_id, case when j.verdict = 9 then j.attempt"               \
     "                        else 1 end,"                                     \
-    "        j.verdict = 2 and j.lapsed" more                                 \
+    "        j.verdict = 2 and j.lapsed, j.parent" more                       \
     " from judged j left join begun b on b.step_id = j.step_id"
 
 /* 10: it would have to wait, and there is no room in the queue */
 
 #define REFUSE   "when u.refuse and " QUEUE_ANYWAY " then 10"
 
+/*
+ * Whoever has limits goes by the statement that looks at them.  There: which
+ * limit one step more would break.
+ */
+
+#define CAREFUL  " when agent.limited() then 8 "
+
+#define OVER                                                                  \
+    "agent.over_quota(u.tenant, " QUEUE_ANYWAY ", " PRICE("u", "t") ", 0)"
+
+#define PRICE(u, t)                                                           \
+    "(" u ".prices ->> " t ".agent)::numeric"
+
+/*
+ * Also a step that nobody waits for, of a tenant who runs as many as he may:
+ * that limit holds it up and does not refuse it.
+ */
+
 #define QUEUE_ANYWAY                                                          \
     "(u.queue or coalesce(t.agent = any(string_to_array(u.agents_full, ',')),"\
-    "                     false))"
+    "                     false)"                                             \
+    " or (agent.limited() and not u.watched"                                  \
+    "     and agent.over_quota(u.tenant, false, 0, 0) = 1))"
 
 
 /*
@@ -188,33 +211,36 @@
  * take the index of all that runs.
  */
 
-#define END_STEP(params, columns, made, told)                                 \
+#define END_STEP(params, columns, over, good, made, told)                     \
     "with u as ("                                                             \
-    "  select * from unnest($1::uuid[], $2::int4[], $3::int4[], $4::int4[],"  \
+    "  select *" over                                                         \
+    "  from unnest($1::uuid[], $2::int4[], $3::int4[], $4::int4[],"           \
     "      $5::bool[], $6::bool[], $7::text[], $8::text[], $9::json[],"       \
     "      $10::json[], $11::int8[], $12::int8[], $13::text[],"               \
-    "      $14::text[]" params ")"                                            \
+    "      $14::text[], $15::text[]" params ")"                               \
     "    with ordinality as u(task_id, seq, attempt, status, is_last,"        \
     "      secret, name, output, additional_output, turns,"                   \
-    "      tokens_in, tokens_out, price, agent" columns ", ord)"              \
+    "      tokens_in, tokens_out, price, agent, trace" columns ", ord)"       \
     "), ended as ("                                                           \
     "  update agent.step s set status = u.status, is_last = u.is_last,"       \
     "      secret = u.secret, name = u.name, output = u.output,"              \
-    "      additional_output = u.additional_output, turns = u.turns,"         \
+    "      additional_output = u.additional_output,"                          \
+    "      turns = coalesce(u.turns, s.turns),"                               \
     "      tokens_in = u.tokens_in, tokens_out = u.tokens_out,"               \
-    "      ended_at = now(), lease_until = null"                              \
+    "      ended_at = now(), lease_until = null,"                             \
+    "      trace = concat_ws(',', s.trace, u.trace)"                          \
     "  from u"                                                                \
     "  where s.task_id = u.task_id and s.seq = u.seq"                         \
-    "    and s.attempt = u.attempt and s.lease_until is not null"             \
+    "    and s.attempt = u.attempt and s.lease_until is not null" good        \
     "  returning u.ord, s.task_id, s.seq, s.step_id, s.tenant, s.attempt,"    \
     "            s.status, s.tokens_in, s.tokens_out, s.is_last, u.price,"    \
     "            u.agent" columns                                             \
     "), " made "billed as (" BILL("ended") ")"                                \
-    " select ord::int4" told " from ended"
+    " select ord::int4" told
 
 #define END_STEP_TYPES                                                        \
     UUID, INT4, INT4, INT4, BOOL, BOOL, TEXT, TEXT, JSON, JSON,               \
-    INT8, INT8, TEXT, TEXT
+    INT8, INT8, TEXT, TEXT, TEXT
 
 
 /* steps back into the queue: "back" has them; all workers look for them */
@@ -225,7 +251,7 @@
     "                                watched)"                                \
     "  select b.task_id, b.seq, b.tenant, t.agent, b.created_at, true"        \
     "  from back b join agent.task t on t.task_id = b.task_id"                \
-    NEWER " returning agent"                                                  \
+    NEWER " returning agent, tenant"                                          \
     ")"                                                                       \
     " select (select count(*) from back)::int8, " WAKE("queued", "!")
 
@@ -233,7 +259,11 @@
     "update agent.step s set status = 0, lease_until = null,"                 \
     "       story = concat_ws('; ', s.story, 'attempt '"                      \
     "         || s.attempt - s.spared || ': its worker '"                     \
-    "         || coalesce(s.owner, '') || ' is gone'), owner = null"
+    "         || coalesce(s.owner, '') || ' is gone'), owner = null,"         \
+    "       trace = concat_ws(',', s.trace, json_build_object('attempt',"     \
+    "         s.attempt - s.spared, 'status', null, 'request', null,"         \
+    "         'answer', null, 'error', 'its worker ' || coalesce(s.owner, '')"\
+    "         || ' is gone')::text)"
 
 
 #endif /* _NGX_AGENT_STORE_SQL_PARTS_H_INCLUDED_ */

@@ -18,6 +18,8 @@ static ngx_int_t ngx_agent_store_begin_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows);
 static ngx_int_t ngx_agent_store_end_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows);
+static ngx_int_t ngx_agent_store_end_room(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows);
 static ngx_int_t ngx_agent_store_ended_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows);
 static ngx_agent_pg_call_t *ngx_agent_store_get(ngx_agent_store_call_t *call,
@@ -45,10 +47,10 @@ ngx_agent_store_begin_step(ngx_agent_store_call_t *call)
 
     step = call->step;
 
-    if (call->key.data) {
+    if (call->key.data || call->careful) {
         stmt = NGX_AGENT_SQL_QUEUE_STEP_KEYED;
 
-    } else if (call->queue || call->full.len || call->careful) {
+    } else if (call->queue || call->full.len) {
         stmt = NGX_AGENT_SQL_QUEUE_STEP;
 
     } else {
@@ -68,6 +70,7 @@ ngx_agent_store_begin_step(ngx_agent_store_call_t *call)
     ngx_agent_pg_json(pg, &step->additional_input);
     ngx_agent_pg_text(pg, &ngx_agent_store_owner);
     ngx_agent_pg_int4(pg, (int32_t) ngx_agent_store_conf->lease);
+    ngx_agent_store_text_or_null(pg, &step->traceparent);
 
     if (stmt != NGX_AGENT_SQL_BEGIN_STEP) {
         ngx_agent_pg_bool(pg, call->queue);
@@ -79,6 +82,7 @@ ngx_agent_store_begin_step(ngx_agent_store_call_t *call)
     if (stmt == NGX_AGENT_SQL_QUEUE_STEP_KEYED) {
         ngx_agent_pg_text(pg, &call->key);
         ngx_agent_pg_text(pg, &call->print);
+        ngx_agent_pg_json(pg, &ngx_agent_store_conf->prices);
     }
 
     pg->hold = 1;
@@ -91,6 +95,7 @@ static ngx_int_t
 ngx_agent_store_begin_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows)
 {
+    ngx_int_t          verdict;
     ngx_agent_step_t  *step;
 
     if (rows->n == 0) {
@@ -98,11 +103,25 @@ ngx_agent_store_begin_rows(ngx_agent_store_call_t *call,
     }
 
     step = call->step;
+    verdict = ngx_agent_pg_get_int(rows, 0, 1);
 
-    switch (ngx_agent_pg_get_int(rows, 0, 1)) {
+    switch (ngx_agent_store_quota(call, rows, verdict, 10)) {
+
+    case NGX_OK:
+        break;
+
+    case NGX_BUSY:
+        call->begin = NGX_AGENT_BEGIN_QUOTA;
+        return NGX_OK;
+
+    default:
+        return NGX_ERROR;
+    }
+
+    switch (verdict) {
 
     case NGX_AGENT_STORE_CAREFUL:
-        /* a secret: the statement for all cases takes care of it */
+        /* a secret, or limits: the statement for all cases minds them */
         call->careful = 1;
         return ngx_agent_store_begin_step(call);
 
@@ -116,7 +135,7 @@ ngx_agent_store_begin_rows(ngx_agent_store_call_t *call,
         break;
     }
 
-    call->begin = (ngx_agent_begin_e) ngx_agent_pg_get_int(rows, 0, 1);
+    call->begin = (ngx_agent_begin_e) verdict;
     step->seq = ngx_agent_pg_get_int(rows, 0, 2);
 
     switch (call->begin) {
@@ -149,6 +168,8 @@ ngx_agent_store_begin_rows(ngx_agent_store_call_t *call,
 
     if (ngx_agent_store_text(call, rows, 0, 3, &call->task->agent) != NGX_OK
         || ngx_agent_store_text(call, rows, 0, 4, &call->task->input)
+           != NGX_OK
+        || ngx_agent_store_text(call, rows, 0, 9, &step->traceparent)
            != NGX_OK)
     {
         return NGX_ERROR;
@@ -195,6 +216,7 @@ ngx_agent_store_end_step(ngx_agent_store_call_t *call)
     ngx_agent_pg_int8(pg, (int64_t) step->tokens_out);
     ngx_agent_pg_text(pg, &call->price);
     ngx_agent_pg_text(pg, &call->task->agent);
+    ngx_agent_store_text_or_null(pg, &step->trace);
 
     if (more) {
         ngx_agent_pg_json(pg, &artifacts);
@@ -252,7 +274,7 @@ ngx_agent_store_end_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_call_t  *pg;
 
     if (rows->n) {
-        return NGX_OK;
+        return ngx_agent_store_end_room(call, rows);
     }
 
     /* fenced; or it was ended before, by a batch whose answer got lost */
@@ -265,6 +287,21 @@ ngx_agent_store_end_rows(ngx_agent_store_call_t *call,
     pg->patient = 1;
 
     return ngx_agent_store_send(pg);
+}
+
+
+/* only the statement for those with artifacts says that there is no room */
+
+static ngx_int_t
+ngx_agent_store_end_room(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows)
+{
+    if (PQnfields(rows->res) == 1 || !ngx_agent_pg_get_bool(rows, 0, 1)) {
+        return NGX_OK;
+    }
+
+    return ngx_agent_store_quota(call, rows, NGX_AGENT_KEY_QUOTA
+                                             + NGX_AGENT_QUOTA_BYTES, 2);
 }
 
 

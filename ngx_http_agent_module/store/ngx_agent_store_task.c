@@ -15,6 +15,8 @@ static ngx_int_t ngx_agent_store_more_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows);
 static ngx_int_t ngx_agent_store_task_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows);
+static ngx_int_t ngx_agent_store_agent_rows(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows);
 static ngx_int_t ngx_agent_store_tasks_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows);
 static ngx_int_t ngx_agent_store_task_row(ngx_agent_store_call_t *call,
@@ -45,6 +47,7 @@ ngx_agent_store_create_task(ngx_agent_store_call_t *call)
     ngx_agent_pg_text(pg, &task->input);
     ngx_agent_pg_json(pg, &task->additional_input);
     ngx_agent_pg_int4(pg, (int32_t) call->max_steps);
+    ngx_agent_store_text_or_null(pg, &task->traceparent);
 
     return ngx_agent_store_send(pg);
 }
@@ -73,6 +76,8 @@ ngx_agent_store_create_more(ngx_agent_store_call_t *call)
     ngx_agent_pg_text(pg, &call->key);
     ngx_agent_pg_text(pg, &call->print);
     ngx_agent_store_id_or_null(pg, call->step ? &call->step->id : NULL);
+    ngx_agent_store_text_or_null(pg, &task->traceparent);
+    ngx_agent_store_text_or_null(pg, &call->price);
 
     return ngx_agent_store_send(pg);
 }
@@ -82,7 +87,11 @@ static ngx_int_t
 ngx_agent_store_more_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows)
 {
-    switch (ngx_agent_store_keyed(call, rows)) {
+    ngx_agent_key_e  state;
+
+    state = ngx_agent_store_keyed(call, rows);
+
+    switch (state) {
 
     case NGX_AGENT_KEY_AGAIN:
         return ngx_agent_store_create_more(call);
@@ -92,7 +101,7 @@ ngx_agent_store_more_rows(ngx_agent_store_call_t *call,
         return ngx_agent_store_get_task(call);
 
     default:
-        return NGX_OK;
+        return ngx_agent_store_quota(call, rows, state, 3);
     }
 }
 
@@ -130,13 +139,16 @@ ngx_agent_store_task_rows(ngx_agent_store_call_t *call,
 ngx_int_t
 ngx_agent_store_list_tasks(ngx_agent_store_call_t *call)
 {
+    ngx_uint_t            limited;
     ngx_agent_page_t     *page;
     ngx_agent_pg_call_t  *pg;
 
     page = call->page;
+    limited = (call->agents.data != NULL);
 
-    pg = ngx_agent_store_call(call, NGX_AGENT_SQL_LIST_TASKS, NULL,
-                              ngx_agent_store_tasks_rows);
+    pg = ngx_agent_store_call(call, limited ? NGX_AGENT_SQL_LIST_TASKS_OF
+                                            : NGX_AGENT_SQL_LIST_TASKS,
+                              NULL, ngx_agent_store_tasks_rows);
     if (pg == NULL) {
         return NGX_ABORT;
     }
@@ -145,6 +157,10 @@ ngx_agent_store_list_tasks(ngx_agent_store_call_t *call)
     ngx_agent_pg_int8(pg, (int64_t) (page->number - 1) * page->size);
     ngx_agent_pg_int4(pg, (int32_t) page->size);
     ngx_agent_pg_bool(pg, page->desc);
+
+    if (limited) {
+        ngx_agent_pg_text(pg, &call->agents);
+    }
 
     return ngx_agent_store_send(pg);
 }
@@ -205,4 +221,34 @@ ngx_agent_store_task_row(ngx_agent_store_call_t *call,
                         &task->artifacts };
 
     return ngx_agent_store_texts(call, rows, i, col, 4, s);
+}
+
+
+ngx_int_t
+ngx_agent_store_task_agent(ngx_agent_store_call_t *call)
+{
+    ngx_agent_pg_call_t  *pg;
+
+    pg = ngx_agent_store_call(call, NGX_AGENT_SQL_TASK_AGENT, &call->task->id,
+                              ngx_agent_store_agent_rows);
+    if (pg == NULL) {
+        return NGX_ABORT;
+    }
+
+    ngx_agent_pg_id(pg, &call->task->id);
+    ngx_agent_pg_text(pg, &call->tenant);
+
+    return ngx_agent_store_send(pg);
+}
+
+
+static ngx_int_t
+ngx_agent_store_agent_rows(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows)
+{
+    if (rows->n == 0) {
+        return NGX_DECLINED;
+    }
+
+    return ngx_agent_store_text(call, rows, 0, 1, &call->task->agent);
 }

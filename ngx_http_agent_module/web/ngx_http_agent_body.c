@@ -20,6 +20,7 @@ typedef struct {
 } ngx_http_agent_body_check_t;
 
 
+static void ngx_http_agent_body_event(ngx_http_request_t *r);
 static void ngx_http_agent_body_handler(ngx_http_request_t *r);
 static ngx_uint_t ngx_http_agent_body_is_json(ngx_http_request_t *r);
 static ngx_int_t ngx_http_agent_body_text(ngx_http_request_t *r,
@@ -71,7 +72,59 @@ ngx_http_agent_body_read(ngx_http_agent_web_t *web,
         return rc;
     }
 
+    if (rc == NGX_AGAIN) {
+        web->reader = r->read_event_handler;
+        r->read_event_handler = ngx_http_agent_body_event;
+    }
+
     return NGX_DONE;
+}
+
+
+/* More of the body, or a client that is too slow. */
+
+static void
+ngx_http_agent_body_event(ngx_http_request_t *r)
+{
+    ngx_http_agent_ctx_t  *ctx;
+    ngx_http_agent_web_t  *web;
+
+    if (r->connection->read->timedout) {
+        ngx_http_finalize_request(r, ngx_http_agent_body_late(r));
+        return;
+    }
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_agent_module);
+    web = ctx->web;
+
+    web->reader(r);
+}
+
+
+/*
+ * nginx itself would close the connection without a word.  What comes of the
+ * body from now on may be read, but is nobody's.
+ */
+
+ngx_int_t
+ngx_http_agent_body_late(ngx_http_request_t *r)
+{
+    ngx_connection_t  *c;
+
+    c = r->connection;
+
+    ngx_log_error(NGX_LOG_INFO, c->log, NGX_ETIMEDOUT,
+                  "agent web: client timed out sending its body");
+
+    c->read->timedout = 0;
+    c->timedout = 0;
+
+    r->keepalive = 0;
+    r->request_body->post_handler = ngx_http_request_empty_handler;
+
+    return ngx_http_agent_reply_error(r, NGX_HTTP_REQUEST_TIME_OUT,
+                                      "the rest of the body did not come in "
+                                      "time; send the request again");
 }
 
 

@@ -33,6 +33,9 @@ typedef struct {
 ngx_int_t ngx_http_agent_body_read(ngx_http_agent_web_t *web,
     ngx_http_agent_done_pt next);
 
+/* 408: the client has stopped in the middle of its body. */
+ngx_int_t ngx_http_agent_body_late(ngx_http_request_t *r);
+
 /*
  * Checks the body that was read.  All strings are in pool or in the request's
  * body.  NGX_OK; NGX_DECLINED: refused, *rc is the code to return, the client

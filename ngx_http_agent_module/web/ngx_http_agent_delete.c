@@ -98,6 +98,15 @@ ngx_http_agent_delete_create(ngx_http_agent_web_t *web)
     del->task.id = web->ctx->task_id;
     del->blobs = ngx_http_agent_artifacts_on(web->request) ? 1 : 0;
 
+    /* it outlives the request, and all that is in its pool */
+
+    del->call.tenant.len = web->tenant.len;
+    del->call.tenant.data = ngx_pstrdup(pool, &web->tenant);
+    if (del->call.tenant.data == NULL) {
+        ngx_destroy_pool(pool);
+        return NULL;
+    }
+
     del->call.pool = pool;
     del->call.log = ngx_cycle->log;
     del->call.handler = ngx_http_agent_deleted;

@@ -33,15 +33,22 @@ struct ngx_http_agent_web_s {
     ngx_http_agent_ctx_t      *ctx;
     ngx_http_agent_route_t     route;
 
+    ngx_str_t                  tenant;       /* whose data it is about */
+    ngx_agent_key_t           *key;          /* it came with, or NULL */
+
     ngx_str_t                  agent_id;     /* named in the body */
 
     ngx_agent_store_call_t    *call;         /* last or running call */
     ngx_http_agent_done_pt     done;
+    ngx_http_agent_done_pt     next;         /* ngx_http_agent_auth_task() */
 
     void                      *op;           /* state of the operation */
     void                     (*cancel)(ngx_http_agent_web_t *web);
 
-    ngx_uint_t                 error;        /* see ngx_http_agent_error.c */
+    ngx_str_t                 *error;        /* in place of nginx's own page;
+                                                NULL: there is none */
+
+    ngx_http_event_handler_pt  reader;       /* nginx's, of the body */
 
     unsigned                   calling:1;
 };
@@ -73,6 +80,13 @@ ngx_agent_store_call_t *ngx_http_agent_call_step(ngx_http_agent_web_t *web);
 ngx_int_t ngx_http_agent_call_try(ngx_http_agent_web_t *web,
     ngx_http_agent_call_pt start, ngx_http_agent_done_pt done);
 
+/*
+ * Fills web->call->page from the query.  NGX_OK; NGX_DECLINED: the client has
+ * been told what is wrong, *rc is the code to return (which may be NGX_OK:
+ * the refusal was sent).
+ */
+ngx_int_t ngx_http_agent_list_page(ngx_http_agent_web_t *web, ngx_int_t *rc);
+
 /* Keeps the request alive and quiet until something else ends it. */
 void ngx_http_agent_hold(ngx_http_request_t *r);
 
@@ -85,6 +99,10 @@ void ngx_http_agent_finalize(ngx_http_request_t *r, ngx_int_t rc);
  * it holds the request (count raised), else the code that ends it.
  */
 
+ngx_int_t ngx_http_agent_agents_list(ngx_http_agent_web_t *web);
+
+ngx_int_t ngx_http_agent_usage_get(ngx_http_agent_web_t *web);
+
 ngx_int_t ngx_http_agent_task_create(ngx_http_agent_web_t *web);
 ngx_int_t ngx_http_agent_task_get(ngx_http_agent_web_t *web);
 ngx_int_t ngx_http_agent_task_list(ngx_http_agent_web_t *web);
@@ -95,6 +113,7 @@ ngx_int_t ngx_http_agent_step_create(ngx_http_agent_web_t *web);
 ngx_int_t ngx_http_agent_step_get(ngx_http_agent_web_t *web);
 ngx_int_t ngx_http_agent_step_list(ngx_http_agent_web_t *web);
 ngx_int_t ngx_http_agent_step_cancel(ngx_http_agent_web_t *web);
+ngx_int_t ngx_http_agent_step_trace(ngx_http_agent_web_t *web);
 
 ngx_int_t ngx_http_agent_artifact_upload(ngx_http_agent_web_t *web);
 ngx_int_t ngx_http_agent_artifact_download(ngx_http_agent_web_t *web);

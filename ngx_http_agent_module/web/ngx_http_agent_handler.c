@@ -9,6 +9,7 @@
 #include <ngx_http.h>
 #include "ngx_agent_id.h"
 #include "ngx_agent_stat.h"
+#include "ngx_http_agent_auth.h"
 #include "ngx_http_agent_web.h"
 #include "ngx_http_agent_edge.h"
 #include "ngx_http_agent_reply.h"
@@ -40,6 +41,12 @@ static void ngx_http_agent_call_handler(ngx_agent_store_call_t *call);
 static ngx_http_agent_place_t
     ngx_http_agent_places[NGX_HTTP_AGENT_PLACES] =
 {
+    [NGX_HTTP_AGENT_AGENTS] = {
+        ngx_http_agent_agents_list, NULL, NULL, 0 },
+
+    [NGX_HTTP_AGENT_USAGE] = {
+        ngx_http_agent_usage_get, NULL, NULL, 0 },
+
     [NGX_HTTP_AGENT_TASKS] = {
         ngx_http_agent_task_list, ngx_http_agent_task_create, NULL, 0 },
 
@@ -57,6 +64,9 @@ static ngx_http_agent_place_t
 
     [NGX_HTTP_AGENT_STEP_CANCEL] = {
         NULL, ngx_http_agent_step_cancel, NULL, 1 },
+
+    [NGX_HTTP_AGENT_STEP_TRACE] = {
+        ngx_http_agent_step_trace, NULL, NULL, 0 },
 
     [NGX_HTTP_AGENT_ARTIFACTS] = {
         ngx_http_agent_artifact_list, ngx_http_agent_artifact_upload,
@@ -101,7 +111,9 @@ ngx_http_agent_handler(ngx_http_request_t *r)
         return ngx_http_agent_not_allowed(web, place);
     }
 
-    if (ngx_http_agent_web_ids(web, &rc) != NGX_OK) {
+    if (ngx_http_agent_auth_enter(web, &rc) != NGX_OK
+        || ngx_http_agent_web_ids(web, &rc) != NGX_OK)
+    {
         return rc;
     }
 
@@ -111,6 +123,10 @@ ngx_http_agent_handler(ngx_http_request_t *r)
         if (rc != NGX_OK) {
             return rc;
         }
+    }
+
+    if (ngx_http_agent_auth_limited(web) && web->ctx->has_task) {
+        return ngx_http_agent_auth_task(web, op);
     }
 
     return op(web);
@@ -182,7 +198,7 @@ ngx_http_agent_web_ids(ngx_http_agent_web_t *web, ngx_int_t *rc)
     ctx = web->ctx;
     route = &web->route;
 
-    if (route->place == NGX_HTTP_AGENT_TASKS) {
+    if (route->task.data == NULL) {
         return NGX_OK;
     }
 
@@ -195,7 +211,8 @@ ngx_http_agent_web_ids(ngx_http_agent_web_t *web, ngx_int_t *rc)
     ctx->has_task = 1;
 
     if (route->place == NGX_HTTP_AGENT_STEP
-        || route->place == NGX_HTTP_AGENT_STEP_CANCEL)
+        || route->place == NGX_HTTP_AGENT_STEP_CANCEL
+        || route->place == NGX_HTTP_AGENT_STEP_TRACE)
     {
 
         if (ngx_agent_id_parse(&route->item, &ctx->step_id) != NGX_OK) {
@@ -321,6 +338,7 @@ ngx_http_agent_call(ngx_http_agent_web_t *web)
     call->log = r->connection->log;
     call->handler = ngx_http_agent_call_handler;
     call->data = web;
+    call->tenant = web->tenant;
 
     web->call = call;
 

@@ -8,6 +8,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_agent_stat.h"
+#include "ngx_agent_traceparent.h"
 #include "ngx_http_agent_headers.h"
 #include "ngx_http_agent_reply.h"
 
@@ -140,4 +141,42 @@ ngx_http_agent_key_replayed(ngx_http_request_t *r)
     ngx_agent_stat_add(REPLAYED, 1);
 
     return ngx_http_agent_reply_header(r, "Idempotency-Replayed", &yes);
+}
+
+
+ngx_int_t
+ngx_http_agent_traceparent(ngx_http_request_t *r, ngx_pool_t *pool,
+    ngx_str_t *parent)
+{
+    static ngx_str_t  name = ngx_string("traceparent");
+
+    u_char                     buf[NGX_AGENT_TRACEPARENT_LEN];
+    ngx_str_t                 *value;
+    ngx_http_agent_headers_t   h;
+
+    ngx_str_null(parent);
+
+    h.part = &r->headers_in.headers.part;
+    h.i = 0;
+
+    value = ngx_http_agent_headers_next(&h, &name);
+
+    /* of two nobody knows which one counts */
+
+    if (value == NULL
+        || ngx_agent_traceparent_read(value, buf) != NGX_OK
+        || ngx_http_agent_headers_next(&h, &name))
+    {
+        return NGX_OK;
+    }
+
+    parent->data = ngx_pnalloc(pool, NGX_AGENT_TRACEPARENT_LEN);
+    if (parent->data == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(parent->data, buf, NGX_AGENT_TRACEPARENT_LEN);
+    parent->len = NGX_AGENT_TRACEPARENT_LEN;
+
+    return NGX_OK;
 }

@@ -1,6 +1,6 @@
 
 /*
- * What a client asks for by headers: Prefer, Idempotency-Key.
+ * What a client asks for by headers: Prefer, Idempotency-Key, traceparent.
  */
 
 #ifndef _NGX_HTTP_AGENT_HEADERS_H_INCLUDED_
@@ -28,6 +28,14 @@ ngx_int_t ngx_http_agent_key_mismatch(ngx_http_request_t *r);
 
 /* Says that the answer is the one of then, and counts it. */
 ngx_int_t ngx_http_agent_key_replayed(ngx_http_request_t *r);
+
+
+/*
+ * The traceparent, in pool; len 0: there is none, or no valid one, which
+ * means the same.  NGX_OK, or NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_http_agent_traceparent(ngx_http_request_t *r, ngx_pool_t *pool,
+    ngx_str_t *parent);
 
 
 #endif /* _NGX_HTTP_AGENT_HEADERS_H_INCLUDED_ */

@@ -6,7 +6,7 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_http.h>
-#include "ngx_http_agent_edge.h"
+#include "ngx_http_agent_auth.h"
 #include "ngx_http_agent_reply.h"
 #include "ngx_http_agent_view.h"
 
@@ -25,8 +25,6 @@ typedef struct {
 
 static ngx_int_t ngx_http_agent_list(ngx_http_agent_web_t *web,
     ngx_http_agent_list_t *list);
-static ngx_int_t ngx_http_agent_list_page(ngx_http_agent_web_t *web,
-    ngx_int_t *rc);
 static ngx_int_t ngx_http_agent_listed(ngx_http_agent_web_t *web);
 static ngx_int_t ngx_http_agent_list_reply(ngx_http_agent_web_t *web,
     ngx_http_agent_list_t *list);
@@ -98,6 +96,10 @@ ngx_http_agent_list(ngx_http_agent_web_t *web, ngx_http_agent_list_t *list)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
+    if (ngx_http_agent_auth_limited(web)) {
+        web->call->agents = web->key->agents;
+    }
+
     if (ngx_http_agent_list_page(web, &rc) != NGX_OK) {
         return rc;
     }
@@ -106,13 +108,7 @@ ngx_http_agent_list(ngx_http_agent_web_t *web, ngx_http_agent_list_t *list)
 }
 
 
-/*
- * Fills web->call->page from the query.  NGX_OK; NGX_DECLINED: the client has
- * been told what is wrong, *rc is the code to return (which may be NGX_OK:
- * the refusal was sent).
- */
-
-static ngx_int_t
+ngx_int_t
 ngx_http_agent_list_page(ngx_http_agent_web_t *web, ngx_int_t *rc)
 {
     const char        *arg, *why;

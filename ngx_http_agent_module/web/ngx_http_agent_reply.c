@@ -14,6 +14,13 @@
 
 #define NGX_HTTP_AGENT_MESSAGE  1024
 
+/* 402, which has no name in nginx */
+#define NGX_HTTP_AGENT_PAYMENT  402
+
+
+static ngx_int_t ngx_http_agent_reply_wait(ngx_http_request_t *r,
+    time_t seconds, const char *fmt, ngx_str_t *max);
+
 
 ngx_int_t
 ngx_http_agent_reply(ngx_http_request_t *r, ngx_uint_t status,
@@ -241,6 +248,73 @@ ngx_http_agent_reply_full(ngx_http_request_t *r)
     return ngx_http_agent_reply_later(r, NGX_HTTP_SERVICE_UNAVAILABLE,
                                       "the queue of steps is full, try again "
                                       "later");
+}
+
+
+ngx_int_t
+ngx_http_agent_reply_quota(ngx_http_request_t *r, ngx_agent_quota_e quota,
+    ngx_str_t *max)
+{
+    switch (quota) {
+
+    case NGX_AGENT_QUOTA_RUNNING:
+        return ngx_http_agent_reply_wait(r, 1, "the tenant is over its limit "
+                                         "of %V running steps; try again when "
+                                         "one has ended", max);
+
+    case NGX_AGENT_QUOTA_QUEUED:
+        return ngx_http_agent_reply_wait(r, 1, "the tenant is over its limit "
+                                         "of %V queued steps; try again when "
+                                         "some have been run", max);
+
+    case NGX_AGENT_QUOTA_STEPS:
+        return ngx_http_agent_reply_wait(r, 86400 - ngx_time() % 86400,
+                                         "the tenant is over its limit of %V "
+                                         "steps a day; try again after 00:00 "
+                                         "UTC", max);
+
+    case NGX_AGENT_QUOTA_MONEY:
+        return ngx_http_agent_reply_error(r, NGX_HTTP_AGENT_PAYMENT,
+                                          "the tenant has reached its limit "
+                                          "of %V to be spent in a month; have "
+                                          "it raised, or wait for the next "
+                                          "month (UTC)", max);
+
+    case NGX_AGENT_QUOTA_BYTES:
+        return ngx_http_agent_reply_error(r, NGX_HTTP_INSUFFICIENT_STORAGE,
+                                          "the tenant is over its limit of %V "
+                                          "bytes of artifacts; delete tasks "
+                                          "to make room", max);
+
+    default: /* NGX_AGENT_QUOTA_NONE */
+        return ngx_http_agent_reply_full(r);
+    }
+}
+
+
+/* 429: come again in so many seconds */
+
+static ngx_int_t
+ngx_http_agent_reply_wait(ngx_http_request_t *r, time_t seconds,
+    const char *fmt, ngx_str_t *max)
+{
+    u_char     *p;
+    ngx_str_t   after;
+
+    p = ngx_pnalloc(r->pool, NGX_TIME_T_LEN);
+    if (p == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    after.data = p;
+    after.len = ngx_sprintf(p, "%T", seconds) - p;
+
+    if (ngx_http_agent_reply_header(r, "Retry-After", &after) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    return ngx_http_agent_reply_error(r, NGX_HTTP_TOO_MANY_REQUESTS, fmt,
+                                      max);
 }
 
 

@@ -55,6 +55,13 @@ ngx_int_t ngx_http_agent_reply_store(ngx_http_request_t *r, ngx_int_t rc);
 /* 503: the queue takes no more steps now. */
 ngx_int_t ngx_http_agent_reply_full(ngx_http_request_t *r);
 
+/*
+ * The tenant is over a limit of its own, which is "max": 429 with a time to
+ * come again, 402 or 507.
+ */
+ngx_int_t ngx_http_agent_reply_quota(ngx_http_request_t *r,
+    ngx_agent_quota_e quota, ngx_str_t *max);
+
 /* Adds a response header; value must live as long as the request. */
 ngx_int_t ngx_http_agent_reply_header(ngx_http_request_t *r,
     const char *key, ngx_str_t *value);

@@ -21,7 +21,7 @@ static void ngx_http_agent_route_search(ngx_http_request_t *r,
     ngx_str_t *rest);
 static void ngx_http_agent_route_item(ngx_http_agent_route_t *route,
     ngx_str_t *rest, ngx_http_agent_place_e list, ngx_http_agent_place_e item,
-    ngx_http_agent_place_e cancel);
+    ngx_http_agent_place_e cancel, ngx_http_agent_place_e trace);
 static ngx_uint_t ngx_http_agent_route_segment(ngx_str_t *rest,
     ngx_str_t *segment);
 static ngx_int_t ngx_http_agent_route_number(ngx_http_request_t *r,
@@ -42,9 +42,21 @@ ngx_http_agent_route(ngx_http_request_t *r, ngx_http_agent_route_t *route)
 
     ngx_http_agent_route_rest(r, &rest);
 
-    if (!ngx_http_agent_route_segment(&rest, &segment)
-        || !ngx_http_agent_route_is(&segment, "tasks"))
-    {
+    if (!ngx_http_agent_route_segment(&rest, &segment)) {
+        return;
+    }
+
+    if (ngx_http_agent_route_is(&segment, "agents") && rest.data == NULL) {
+        route->place = NGX_HTTP_AGENT_AGENTS;
+        return;
+    }
+
+    if (ngx_http_agent_route_is(&segment, "usage") && rest.data == NULL) {
+        route->place = NGX_HTTP_AGENT_USAGE;
+        return;
+    }
+
+    if (!ngx_http_agent_route_is(&segment, "tasks")) {
         return;
     }
 
@@ -61,11 +73,13 @@ ngx_http_agent_route(ngx_http_request_t *r, ngx_http_agent_route_t *route)
     if (ngx_http_agent_route_is(&segment, "steps")) {
         ngx_http_agent_route_item(route, &rest, NGX_HTTP_AGENT_STEPS,
                                   NGX_HTTP_AGENT_STEP,
-                                  NGX_HTTP_AGENT_STEP_CANCEL);
+                                  NGX_HTTP_AGENT_STEP_CANCEL,
+                                  NGX_HTTP_AGENT_STEP_TRACE);
 
     } else if (ngx_http_agent_route_is(&segment, "artifacts")) {
         ngx_http_agent_route_item(route, &rest, NGX_HTTP_AGENT_ARTIFACTS,
                                   NGX_HTTP_AGENT_ARTIFACT,
+                                  NGX_HTTP_AGENT_NOWHERE,
                                   NGX_HTTP_AGENT_NOWHERE);
 
     } else if (ngx_http_agent_route_is(&segment, "cancel")
@@ -76,12 +90,15 @@ ngx_http_agent_route(ngx_http_request_t *r, ngx_http_agent_route_t *route)
 }
 
 
-/* What follows "steps" or "artifacts": nothing, an id, an id and "cancel". */
+/*
+ * What follows "steps" or "artifacts": nothing, an id, or an id and what is
+ * asked of it.
+ */
 
 static void
 ngx_http_agent_route_item(ngx_http_agent_route_t *route, ngx_str_t *rest,
     ngx_http_agent_place_e list, ngx_http_agent_place_e item,
-    ngx_http_agent_place_e cancel)
+    ngx_http_agent_place_e cancel, ngx_http_agent_place_e trace)
 {
     ngx_str_t  segment;
 
@@ -95,8 +112,15 @@ ngx_http_agent_route_item(ngx_http_agent_route_t *route, ngx_str_t *rest,
         return;
     }
 
-    if (ngx_http_agent_route_is(&segment, "cancel") && rest->data == NULL) {
+    if (rest->data) {
+        return;
+    }
+
+    if (ngx_http_agent_route_is(&segment, "cancel")) {
         route->place = cancel;
+
+    } else if (ngx_http_agent_route_is(&segment, "trace")) {
+        route->place = trace;
     }
 }
 
@@ -140,7 +164,7 @@ ngx_http_agent_route_segment(ngx_str_t *rest, ngx_str_t *segment)
  * The part of the path that starts at "tasks".  Behind a prefix location it
  * is what follows the prefix; a regex or an exact location, or one that a
  * rewrite led to, has none, and there the last "tasks" counts: an id is never
- * called so.
+ * called so.  Without one it is the last segment.
  */
 
 static void
@@ -213,19 +237,12 @@ ngx_http_agent_route_search(ngx_http_request_t *r, ngx_str_t *rest)
     size_t   len;
     u_char  *p, *last;
 
-    rest->data = NULL;
-    rest->len = 0;
-
     len = sizeof("/tasks") - 1;
     last = r->uri.data + r->uri.len;
 
-    if (r->uri.len < len) {
-        return;
-    }
+    for (p = last - ngx_min(len, r->uri.len); p >= r->uri.data; p--) {
 
-    for (p = last - len; p >= r->uri.data; p--) {
-
-        if (ngx_strncmp(p, "/tasks", len) != 0) {
+        if (p + len > last || ngx_strncmp(p, "/tasks", len) != 0) {
             continue;
         }
 
@@ -235,6 +252,11 @@ ngx_http_agent_route_search(ngx_http_request_t *r, ngx_str_t *rest)
             return;
         }
     }
+
+    for (p = last; p > r->uri.data && p[-1] != '/'; p--) { /* void */ }
+
+    rest->data = p;
+    rest->len = last - p;
 }
 
 

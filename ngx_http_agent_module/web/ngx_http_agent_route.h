@@ -15,12 +15,15 @@
 
 typedef enum {
     NGX_HTTP_AGENT_NOWHERE = 0,
+    NGX_HTTP_AGENT_AGENTS,           /* agents */
+    NGX_HTTP_AGENT_USAGE,            /* usage */
     NGX_HTTP_AGENT_TASKS,            /* tasks */
     NGX_HTTP_AGENT_TASK,             /* tasks/{task} */
     NGX_HTTP_AGENT_TASK_CANCEL,      /* tasks/{task}/cancel */
     NGX_HTTP_AGENT_STEPS,            /* tasks/{task}/steps */
     NGX_HTTP_AGENT_STEP,             /* tasks/{task}/steps/{item} */
     NGX_HTTP_AGENT_STEP_CANCEL,      /* tasks/{task}/steps/{item}/cancel */
+    NGX_HTTP_AGENT_STEP_TRACE,       /* tasks/{task}/steps/{item}/trace */
     NGX_HTTP_AGENT_ARTIFACTS,        /* tasks/{task}/artifacts */
     NGX_HTTP_AGENT_ARTIFACT,         /* tasks/{task}/artifacts/{item} */
     NGX_HTTP_AGENT_PLACES

@@ -125,10 +125,19 @@ ngx_http_agent_step_wish(ngx_http_agent_wait_t *wait, ngx_int_t *rc)
     post->log = web->request->connection->log;
     post->handler = ngx_http_agent_step_asked;
     post->data = wait;
+    post->tenant = web->tenant;
     post->task.id = web->ctx->task_id;
     post->step.task_id = web->ctx->task_id;
     post->step.input = body.input;
     post->step.additional_input = body.additional_input;
+
+    if (ngx_http_agent_traceparent(web->request, post->pool,
+                                   &post->step.traceparent)
+        != NGX_OK)
+    {
+        *rc = NGX_HTTP_INTERNAL_SERVER_ERROR;
+        return NULL;
+    }
 
     if (ngx_http_agent_step_key(wait, post, &body, rc) != NGX_OK) {
         return NULL;
@@ -307,6 +316,9 @@ ngx_http_agent_step_refused(ngx_http_agent_wait_t *wait)
                                             "has had all the steps that its "
                                             "agent allows (max_steps); "
                                             "create a new task");
+
+    case NGX_AGENT_BEGIN_QUOTA:
+        return ngx_http_agent_reply_quota(r, post->quota, &post->quota_max);
 
     case NGX_AGENT_BEGIN_MISMATCH:
         return ngx_http_agent_key_mismatch(r);

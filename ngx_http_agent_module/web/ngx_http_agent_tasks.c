@@ -8,6 +8,7 @@
 #include <ngx_http.h>
 #include "ngx_agent_id.h"
 #include "ngx_agent_stat.h"
+#include "ngx_http_agent_auth.h"
 #include "ngx_http_agent_body.h"
 #include "ngx_http_agent_headers.h"
 #include "ngx_http_agent_print.h"
@@ -63,6 +64,12 @@ ngx_http_agent_task_body(ngx_http_agent_web_t *web)
 
     web->ctx->agent = agent->name;
 
+    if (ngx_http_agent_auth_limited(web)
+        && !ngx_agent_auth_allows(web->key, &agent->name))
+    {
+        return ngx_http_agent_auth_agent(web, &agent->name);
+    }
+
     call = ngx_http_agent_call_task(web);
     if (call == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
@@ -75,7 +82,14 @@ ngx_http_agent_task_body(ngx_http_agent_web_t *web)
     task->input = body.input;
     task->additional_input = body.additional_input;
 
+    if (ngx_http_agent_traceparent(web->request, pool, &task->traceparent)
+        != NGX_OK)
+    {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
     call->max_steps = agent->max_steps;
+    call->price = agent->price;
 
     if (ngx_http_agent_task_key(web, &body, &rc) != NGX_OK
         || ngx_http_agent_task_first(web, agent, &rc) != NGX_OK)
@@ -217,6 +231,10 @@ ngx_http_agent_task_created(ngx_http_agent_web_t *web)
         return ngx_http_agent_reply_store(r, NGX_ABORT);
     }
 
+    if (call->rc == NGX_BUSY) {
+        return ngx_http_agent_reply_quota(r, call->quota, &call->quota_max);
+    }
+
     if (call->rc != NGX_OK) {
         return ngx_http_agent_reply_store(r, call->rc);
     }
@@ -232,7 +250,7 @@ ngx_http_agent_task_created(ngx_http_agent_web_t *web)
     ngx_agent_stat_add(TASKS, 1);
 
     if (call->step) {
-        ngx_agent_queue_ready(&call->task->agent);
+        ngx_agent_queue_ready(&call->task->agent, &call->tenant);
     }
 
     return ngx_http_agent_task_reply(web);

@@ -19,6 +19,7 @@
 #include <ngx_http.h>
 #include "ngx_agent_id.h"
 #include "ngx_http_agent_artifacts.h"
+#include "ngx_http_agent_body.h"
 #include "ngx_http_agent_headers.h"
 #include "ngx_http_agent_reply.h"
 #include "ngx_http_agent_upload.h"
@@ -383,6 +384,9 @@ ngx_http_agent_upload_refuse(ngx_http_agent_upload_t *up, ngx_int_t rc)
     case NGX_ABORT:
         return ngx_http_agent_upload_full(r);
 
+    case NGX_HTTP_REQUEST_TIME_OUT:
+        return ngx_http_agent_body_late(r);
+
     default:
         return rc;
     }
@@ -679,14 +683,18 @@ ngx_http_agent_upload_stored(ngx_http_agent_web_t *web)
      * nobody names does less harm than a name with no file.
      */
 
-    if (call->rc == NGX_DECLINED || call->rc == NGX_ERROR
-        || call->replayed || call->mismatch)
+    if (call->rc == NGX_DECLINED || call->rc == NGX_BUSY
+        || call->rc == NGX_ERROR || call->replayed || call->mismatch)
     {
         ngx_agent_blob_delete(&up->blob.id, up->blob.log);
     }
 
     if (call->rc == NGX_DECLINED) {
         return ngx_http_agent_reply_unknown(r, "task", &web->route.task);
+    }
+
+    if (call->rc == NGX_BUSY) {
+        return ngx_http_agent_reply_quota(r, call->quota, &call->quota_max);
     }
 
     if (call->rc != NGX_OK) {

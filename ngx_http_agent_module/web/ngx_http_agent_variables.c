@@ -1,14 +1,15 @@
 
 /*
- * $agent_id, $agent_tenant, $agent_task_id, $agent_step_id,
+ * $agent_id, $agent_tenant, $agent_key, $agent_task_id, $agent_step_id,
  * $agent_step_status, $agent_attempt, $agent_tokens_in, $agent_tokens_out.
- * Reads the request's context only.
+ * Reads the request's context, and what the cache of keys has.
  */
 
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_agent_id.h"
+#include "ngx_http_agent_auth.h"
 #include "ngx_http_agent_edge.h"
 #include "ngx_http_agent_web.h"
 
@@ -31,6 +32,8 @@ static ngx_int_t ngx_http_agent_variable_named(ngx_http_request_t *r,
     ngx_str_t *name);
 static ngx_int_t ngx_http_agent_variable_tenant(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_int_t ngx_http_agent_variable_key(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_http_agent_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 static void ngx_http_agent_variable_set(ngx_http_variable_value_t *v,
@@ -49,6 +52,9 @@ static ngx_http_variable_t  ngx_http_agent_variables[] = {
       0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
     { ngx_string("agent_tenant"), NULL, ngx_http_agent_variable_tenant,
+      0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("agent_key"), NULL, ngx_http_agent_variable_key,
       0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
     { ngx_string("agent_task_id"), NULL, ngx_http_agent_variable,
@@ -200,17 +206,58 @@ ngx_http_agent_variable_named(ngx_http_request_t *r, ngx_str_t *name)
 }
 
 
-/* Everybody is of the default tenant as long as there is no agent_auth. */
+/*
+ * The one that the request was handled for; before that, the key's.  Empty:
+ * the default tenant, or nobody is known.
+ */
 
 static ngx_int_t
 ngx_http_agent_variable_tenant(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data)
 {
-    static ngx_str_t  tenant = ngx_string("");
+    ngx_str_t              tenant;
+    ngx_agent_key_t        key;
+    ngx_http_agent_ctx_t  *ctx;
+    ngx_http_agent_web_t  *web;
+
+    ngx_str_set(&tenant, "");
+
+    ctx = ngx_http_agent_variable_ctx(r);
+    web = ctx ? ctx->web : NULL;
+
+    if (ctx && ctx->run) {
+        tenant = ctx->tenant;
+
+    } else if (web && web->tenant.len) {
+        tenant = web->tenant;
+
+    } else if (ngx_http_agent_auth_known(r, &key) == NGX_OK) {
+        tenant = key.tenant;
+    }
 
     ngx_http_agent_variable_set(v, &tenant);
 
     return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_agent_variable_key(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    ngx_agent_key_t        key;
+    ngx_http_agent_ctx_t  *ctx;
+
+    ctx = ngx_http_agent_variable_ctx(r);
+
+    if ((ctx && ctx->run)
+        || ngx_http_agent_auth_known(r, &key) != NGX_OK)
+    {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    return ngx_http_agent_variable_uuid(r, v, &key.id, 1);
 }
 
 

@@ -87,6 +87,7 @@ ngx_http_agent_wait(ngx_http_agent_wait_t *wait)
     w->handler = ngx_http_agent_wait_ended;
     w->data = wait;
     w->log = r->connection->log;
+    w->tenant = wait->web->tenant;
     w->task_id = wait->web->ctx->task_id;
     w->step_id = wait->web->ctx->step_id;
 

@@ -18,6 +18,12 @@ ngx_int_t ngx_http_agent_handler(ngx_http_request_t *r);
 /* The content handler of a location with agent_status. */
 ngx_int_t ngx_http_agent_status_handler(ngx_http_request_t *r);
 
+/* The content handler of a location with agent_usage. */
+ngx_int_t ngx_http_agent_usage_handler(ngx_http_request_t *r);
+
+/* The content handler of a location with agent_auth. */
+ngx_int_t ngx_http_agent_auth_handler(ngx_http_request_t *r);
+
 /* In preconfiguration: $agent_id and its kin. */
 ngx_int_t ngx_http_agent_add_variables(ngx_conf_t *cf);
 

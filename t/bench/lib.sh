@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 #
 # What the parts of the bench share: a private Postgres with its stock
-# settings, which both sides reach by TCP on the loopback, the nginx of either side, one sample, the table of results.
+# settings, which both sides reach by TCP on the loopback, the nginx of either
+# side, one sample, the table of results.
 # Sourced by run.sh, which says what is measured and sets the variables that
 # are not set here.
 # shellcheck disable=SC2154,SC2034
@@ -122,9 +123,11 @@ start_postgres() {
 
     wait_for ready || fail "Postgres does not start: $work/postgres.log"
 
-    sql -d postgres -c 'create database bench'
+    # no superuser, or row-level security would not be measured
+    sql -d postgres -c 'create role agent login' \
+        -c 'create database bench owner agent'
     for file in "$top"/sql/[0-9]*.sql; do
-        sql -f - < "$file" > /dev/null
+        sql -U agent -f - < "$file" > /dev/null
     done
 }
 
@@ -220,7 +223,7 @@ END
 }
 
 # The module, and beside it plain proxying to the same upstream.
-# start_agent NAME WORKERS LLM_PORT [more lines for http]
+# start_agent NAME WORKERS LLM_PORT [more lines for http [and for server]]
 
 start_agent() {
     { conf_head "$2"; cat << END; } > "$work/$1.conf"
@@ -228,7 +231,7 @@ http {
 $(conf_http)
 ${4:-}
     agent_database "host=127.0.0.1 port=$pg_port dbname=bench
-                    user=postgres";
+                    user=agent";
     agent_artifacts artifacts;
 
     upstream llm {
@@ -250,6 +253,7 @@ ${4:-}
 
         location /ap/v1/agent/ { agent_pass bench; }
         location = /stub { stub_status; }
+${5:-}
 
         location /plain/ {
             proxy_pass http://127.0.0.1:$3/v1/;
@@ -304,6 +308,7 @@ run_wrk() {
     [ "$connections" -gt 1 ] || threads=1
 
     wrk -t"$threads" -c"$connections" -d"${seconds}s" --timeout 30s --latency \
+        ${key:+-H "Authorization: Bearer $key"} \
         -s "$here/$script" "$url" -- "$@" > "$out" 2>&1 \
         || fail "wrk: $(tail -n 1 "$out")"
 

@@ -6,11 +6,13 @@
 # ratios mean something even where the figures do not.  Prints a table in
 # markdown; asserts nothing about speed, but a wrong answer ends it.
 #
-#   t/bench/run.sh [post] [get] [step] [queue] [slump] [list] [memory] [flat]
+#   t/bench/run.sh [post] [get] [step] [keys] [queue] [slump] [list] [memory]
+#                  [flat]
 #
 #   BENCH_SECONDS=10    of one sample
 #   BENCH_ROUNDS=3      samples of each side
 #   BENCH_TASKS=1000000 in the big table of slump and list
+#   BENCH_KEYS=100000   in the table of keys
 #   BENCH_STEPS=5000    held at once by one worker
 #   BENCH_REQUESTS=100000  of every kind, while memory should stay flat
 #   BENCH_KEEP=1        keep the folder with logs and database
@@ -27,6 +29,8 @@ seconds=${BENCH_SECONDS:-10}
 rounds=${BENCH_ROUNDS:-3}
 tasks=${BENCH_TASKS:-1000000}
 steps=${BENCH_STEPS:-5000}
+keys=${BENCH_KEYS:-100000}
+key=
 requests=${BENCH_REQUESTS:-100000}
 nofile=$(ulimit -Hn)
 connections=4096
@@ -249,6 +253,64 @@ part_enqueue() {
         at-most 5
 }
 
+# Keys ----------------------------------------------------------------------
+
+# The same requests of the same tenant with a key, by auth_request, and
+# without; then with many more keys in the table.
+
+start_with_keys() {
+    stop_last
+    start_agent keys 2 "$llm_port" 'agent_auth_zone keys:32m;' '
+        location = /_auth { internal; agent_auth; }
+        location /with/ { agent_pass bench; auth_request /_auth; }'
+    plain_url=$url
+    key=$(sql -c "select agent.create_key('')")
+}
+
+with_key() {
+    url="http://127.0.0.1:$port/with"
+    "$@"
+    url=$plain_url
+}
+
+keys_row() {
+    local what=$1
+
+    shift
+    keys_ours=("$@")
+    compare keys_with keys_without
+    row "$what with a key (without)" "$a/s" "$b/s" "$(ratio "$a" "$b")" \
+        at-least 0.9
+}
+
+keys_with() {
+    with_key "${keys_ours[@]}"
+}
+
+keys_without() {
+    "${keys_ours[@]}"
+}
+
+part_keys() {
+    say "Keys: the same requests through auth_request and agent_auth"
+    start_with_keys
+    sql -v tasks="$readable" -f - < "$here/fill.sql"
+    fresh_tasks "$((seconds * rounds * 4 * 15000 + 20000))"
+    fresh_ids
+
+    keys_row "GET task" run_wrk "$seconds" 64 get.lua "$readable"
+    keys_row "POST task" run_wrk "$seconds" 64 task.lua
+    keys_row "POST step" run_wrk "$seconds" 64 step.lua "$work/ids"
+
+    sql -c "insert into agent.api_key (hash, tenant, hint)
+            select sha256(convert_to(g::text, 'UTF8')), 't' || g, ''
+              from generate_series(1, $keys) g" -c 'analyze agent.api_key'
+    keys_row "GET task, $keys keys in the table," \
+        run_wrk "$seconds" 64 get.lua "$readable"
+    key=
+    empty_database
+}
+
 # Slumps --------------------------------------------------------------------
 
 counted() {
@@ -443,7 +505,7 @@ set_up() {
 }
 
 parts=("$@")
-[ "$#" -gt 0 ] || parts=(post get step queue slump list memory flat)
+[ "$#" -gt 0 ] || parts=(post get step keys queue slump list memory flat)
 
 for part in "${parts[@]}"; do
     declare -F "part_$part" > /dev/null \

@@ -13,6 +13,11 @@ function init(args)
    file, used, ids = args[1], 0, {}
    headers = { ["Content-Type"] = "application/json" }
 
+   -- what wrk is given by -H
+   for name, value in pairs(wrk.headers) do
+      headers[name] = value
+   end
+
    if args[2] == "async" then
       headers["Prefer"] = "respond-async"
    end

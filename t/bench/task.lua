@@ -2,8 +2,8 @@
 
 function init(args)
    local body = '{"input": "Write the word Washington to output.txt"}'
-   made = wrk.format("POST", wrk.path .. "/tasks",
-                     { ["Content-Type"] = "application/json" }, body)
+   wrk.headers["Content-Type"] = "application/json"
+   made = wrk.format("POST", wrk.path .. "/tasks", nil, body)
 end
 
 function request()

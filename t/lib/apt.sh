@@ -68,6 +68,15 @@ apt_install() {
 }
 
 
+# Node and npm, from wherever they are: one test has an agent container that
+# is built with an SDK of npm's.
+
+apt_node() {
+    command -v node > /dev/null && command -v npm > /dev/null && return 0
+    apt_install nodejs npm
+}
+
+
 # apt_failed <log> <packages>: says what went wrong first, of the hundred
 # lines that follow from it.
 

@@ -10,7 +10,7 @@ use warnings;
 
 use List::Util qw(min);
 
-use parent 'TortureJudge';
+use parent 'TortureBills';
 
 my @names = qw(created running completed waiting_for_input failed cancelled);
 my %number = map { $names[$_] => $_ } 0 .. $#names;
@@ -18,12 +18,14 @@ my %number = map { $names[$_] => $_ } 0 .. $#names;
 my %allowed = (
     task => [200], artifact => [200], download => [200], get => [200],
     list => [200], cancel_task => [200], cancel_step => [200],
-    delete => [200, 404], gone => [404], step => [200, 202, 409, 502, 504],
+    delete => [200, 404], gone => [404],
+    step => [200, 202, 409, 502, 504, 507], tasks => [200], spy => [404],
+    stranger => [401], forbidden => [403],
 );
 
 my @checks = qw(answers refusals tasks steps removed ended seqs ledger winners
                 artifacts calls explained takeovers published cancelled
-                stopped_autos keys secrets logs service);
+                stopped_autos keys tenants quotas usage secrets logs service);
 
 
 sub main {
@@ -50,7 +52,7 @@ sub check_answers {
             if exists $r->{wrong};
         $self->wrong("$what: a secret in the answer") if $r->{leak};
 
-        next if $status == 503;
+        next if $status == 503 || $self->refused($r);
         next if $status == 404 && $r->{task} && $self->{deleted}{$r->{task}};
         next if grep { $_ == $status } @{$allowed{$r->{op}}}
                 and $status !~ /^50/ || $r->{got}{step_id};
@@ -112,6 +114,8 @@ sub check_once {
 
         my $name = $r->{key} || $r->{token};
         next unless $name;
+        # a key of another tenant's is another key
+        $name = "$r->{tenant} $name";
         my $first = $id{$name};
         next if $first && $first->{gone};
         $id{$name} = $first = { id => $id, r => $r } if $id && !$first;
@@ -239,9 +243,9 @@ sub check_ledger {
         my $agent = $self->{task}{$step->{task_id}}{agent} // '';
         next if $agent eq 'calm';
         $self->same($rows->[0]{price} + 0, $self->{run}{price} + 0,
-                    "$what, price") if $step->{status} == 2;
+                    "$what, price") if $step->{status} =~ /^[23]$/;
         $self->same($rows->[0]{price} + 0, 0, "$what, price")
-            if $step->{status} == 5;
+            if $step->{status} =~ /^[45]$/;
     }
 
     for my $row (map { @$_ } values %bill) {
@@ -484,7 +488,7 @@ sub check_published {
         push @told, $got if $got->{step_id} && $r->{status} == 200;
         push @told, { step_id => $got->{step_id}, status =>
                       $r->{status} == 409 ? 'cancelled' : 'failed' }
-            if $got->{step_id} && $r->{status} =~ /^(?:409|502|504)$/;
+            if $got->{step_id} && $r->{status} =~ /^(?:409|50[247])$/;
 
         for my $told (@told) {
             my $status = $number{$told->{status} // ''};
@@ -578,10 +582,10 @@ sub check_keys {
         next unless $r->{key};
         $replays++ if $r->{replayed};
         my $field = $r->{op} eq 'artifact' ? 'artifact_id' : "$r->{op}_id";
-        $id{$r->{key}} //= $r->{got}{$field};
+        $id{"$r->{tenant} $r->{key}"} //= $r->{got}{$field};
     }
     for my $row (@{$self->{table}{idempotency}}) {
-        my $id = $id{$row->{key}} or next;
+        my $id = $id{"$row->{tenant} $row->{key}"} or next;
         # a key goes with the task that it has made
         next if $self->{deleted}{$row->{task_id}} || $self->{deleted}{$id};
         $self->same($row->{item_id} // $row->{task_id}, $id,

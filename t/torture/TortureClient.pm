@@ -19,7 +19,10 @@ use TortureLoop;
 my $json = JSON::PP->new->utf8->canonical->allow_nonref;
 
 my %stories = (talk => 40, leave => 12, async => 14, cancel => 12, auto => 12,
-               ask => 8, upload => 5, remove => 3);
+               ask => 8, upload => 5, remove => 3, spy => 6, stranger => 3);
+
+# what clients of this process have made, by tenant: for those who spy
+my %made;
 
 # what may go wrong at the LLM; N: how often
 my @faults = qw(http:429:N:1 http:429:N:3 http:429:N http:500:N http:503:N
@@ -27,7 +30,8 @@ my @faults = qw(http:429:N:1 http:429:N:3 http:429:N http:500:N http:503:N
                 notjson:N badsse:N badtype:N empty:N badhttp:N short:N);
 
 
-# loop, id, seed, ports, log (a handle), until (a time), tag
+# loop, id, seed, ports, log (a handle), until (a time), tag; tenant, keys
+# (kind => what to send), others (tenants)
 
 sub new {
     my ($class, %o) = @_;
@@ -76,7 +80,8 @@ sub token {
 
 # spec: op, method, path, body or bytes, headers, and for the log: token, task,
 # step.  key: may be sent again; safe: likewise, as it changes nothing twice.
-# leave: go away after so many seconds, once.
+# leave: go away after so many seconds, once.  auth: instead of a key that is
+# good for it.
 
 sub ask {
     my ($self, $spec, $next) = @_;
@@ -91,6 +96,8 @@ sub ask {
         $h{'Content-Type'} = 'application/json';
     }
     $h{'Idempotency-Key'} = "\"$spec->{key}\"" if $spec->{key};
+    $h{Authorization} = $spec->{auth} // 'Bearer ' . $self->good_key($spec);
+    delete $h{Authorization} unless length $h{Authorization};
 
     my $leave = delete $spec->{leave};
     $self->{busy}++;
@@ -102,9 +109,33 @@ sub ask {
             $self->{busy}--;
             $self->note($spec, $place, $r);
             return $self->again($spec, $next, $r)
-                if time < $self->{until} + 45 && must_retry($spec, $r);
+                if time < $self->{until} + 45 && must_retry($spec, $r)
+                   || time < $self->{until} && over_limit($spec, $r);
             $next->($r);
         });
+}
+
+
+# One of those that may do it.
+
+sub good_key {
+    my ($self, $spec) = @_;
+
+    my @kinds = 'full';
+    push @kinds, 'read' if $spec->{method} eq 'GET';
+    push @kinds, 'some' if $spec->{path} =~ m{^/k/(?:plain|small)/};
+    return $self->{keys}{$self->{random}->pick(@kinds)};
+}
+
+
+# The tenant is over a limit, and nothing has happened: it comes again, for a
+# while.
+
+sub over_limit {
+    my ($spec, $r) = @_;
+
+    return $r->{how} eq 'ok' && $r->{status} =~ /^(?:429|402)$/ && !step_of($r)
+           && ++$spec->{refused} < 8;
 }
 
 
@@ -146,7 +177,7 @@ sub note {
 
     my $j = $r->{json};
     my %line = (client => $self->{id}, story => $self->{story},
-        place => $place, (map { $_ => $spec->{$_} } qw(op key token task step)),
+        tenant => $self->{tenant}, place => $place, (map { $_ => $spec->{$_} } qw(op key token task step)),
         (map { $_ => $r->{$_} } qw(how t0 t1)), status => $r->{status} + 0);
 
     if ($r->{how} eq 'ok') {
@@ -165,6 +196,8 @@ sub note {
                                status => $_->{status},
                                output => $_->{output} } } @{$j->{steps}}]
             if ref $j->{steps} eq 'ARRAY' && $spec->{op} eq 'list';
+        $line{tasks} = [map { { task_id => $_->{task_id} } } @{$j->{tasks}}]
+            if ref $j->{tasks} eq 'ARRAY' && $spec->{op} eq 'tasks';
     }
 
     delete $line{$_} for grep { !defined $line{$_} } keys %line;
@@ -184,7 +217,8 @@ sub behaviour {
     my @say = ('stamp', @words);
 
     if ($random->chance(60)) {
-        push @say, 'delay:' . int $random->between(20, 1500);
+        # well below the agents' timeout: the machine may be slow itself
+        push @say, 'delay:' . int $random->between(20, 1000);
     } elsif ($random->chance(40)) {
         push @say, 'drip:' . int $random->between(20, 200);
     }
@@ -202,7 +236,7 @@ sub make_task {
     my $token = $self->token;
     my $text = ref $behaviour ? $json->encode($behaviour) : $behaviour;
     my $spec = { op => 'task', method => 'POST', token => $token,
-                 path => "/x/$agent/tasks",
+                 path => "/k/$agent/tasks",
                  body => { input => "task <$token> [[$text]]" } };
     $spec->{key} = "k-$token" if $self->{random}->chance(70);
 
@@ -210,7 +244,10 @@ sub make_task {
         my ($r) = @_;
         return $self->rest if $r->{status} != 200 || !ref $r->{json};
         my $task = { id => $r->{json}{task_id}, agent => $agent, n => 0,
-                     at => "/x/$agent/tasks/$r->{json}{task_id}" };
+                     at => "/k/$agent/tasks/$r->{json}{task_id}" };
+        my $list = $made{$self->{tenant}} ||= [];
+        push @$list, { %$task, key => $spec->{key} };
+        shift @$list if @$list > 100;
         $self->repeat($spec);
         $next->($task);
     });
@@ -259,6 +296,9 @@ sub post_step {
     $self->ask($spec, sub {
         my ($r) = @_;
         $self->repeat($spec) if step_of($r);
+        for (@{$made{$self->{tenant}} || []}) {
+            $_->{step} = step_of($r) if $_->{id} eq $task->{id};
+        }
         $next->($r);
     });
 }
@@ -372,8 +412,8 @@ sub story_cancel {
     my ($self) = @_;
 
     my $random = $self->{random};
-    my $words = $random->pick('hang', 'stamp+drip:400', 'stamp+delay:1200',
-                              'hangmid', 'stamp+delay:1900', 'http:429::30');
+    my $words = $random->pick('hang', 'stamp+drip:400', 'stamp+delay:800',
+                              'hangmid', 'stamp+delay:1000', 'http:429::30');
 
     $self->make_task($random->pick('plain', 'small'), 'stamp', sub {
         my ($task) = @_;
@@ -494,6 +534,16 @@ sub answer {
 }
 
 
+our $multipart = 'multipart/form-data; boundary=bound';
+
+sub upload {
+    my ($name, $text) = @_;
+    return join "\r\n", '--bound', 'Content-Disposition: form-data; '
+        . "name=\"file\"; filename=\"$name.txt\"",
+        'Content-Type: text/plain', '', $text, '--bound--', '';
+}
+
+
 sub story_upload {
     my ($self) = @_;
 
@@ -502,12 +552,8 @@ sub story_upload {
         my $token = $self->token;
         my $spec = { op => 'artifact', method => 'POST', token => $token,
             task => $task->{id}, path => "$task->{at}/artifacts",
-            key => "k-$token", bytes => join("\r\n", '--bound',
-                'Content-Disposition: form-data; name="file"; '
-                . "filename=\"$token.txt\"", 'Content-Type: text/plain', '',
-                "file $token", '--bound--', ''),
-            headers => { 'Content-Type' =>
-                         'multipart/form-data; boundary=bound' } };
+            key => "k-$token", bytes => upload($token, "file $token"),
+            headers => { 'Content-Type' => $multipart } };
 
         $self->ask($spec, sub {
             my ($r) = @_;
@@ -541,6 +587,69 @@ sub story_remove {
             });
         });
     });
+}
+
+
+# Asks for, and would change, what is another tenant's.
+
+sub story_spy {
+    my ($self) = @_;
+
+    my $random = $self->{random};
+    my $list = $made{$random->pick(@{$self->{others}})} || [];
+    return $self->rest unless @$list;
+
+    my $task = $random->pick(@$list);
+    my $step = $task->{step} // $task->{id};
+    my ($method, $tail) = split / /, $random->pick('GET ', 'DELETE ',
+        'POST /cancel', 'GET /steps', 'POST /steps', "GET /steps/$step",
+        "POST /steps/$step/cancel", "GET /steps/$step/trace",
+        'GET /artifacts', 'POST /artifacts', "GET /artifacts/$step"), 2;
+
+    my $upload = $tail eq '/artifacts' && $method eq 'POST';
+    $self->ask({ op => 'spy', method => $method, path => $task->{at} . $tail,
+        task => $task->{id}, $method ne 'POST' ? () : $upload
+            ? (bytes => upload('spy', 'spied'),
+               headers => { 'Content-Type' => $multipart })
+            : (body => {}) }, sub {
+        $self->ask({ op => 'tasks', method => 'GET', safe => 1, path =>
+            "/k/$task->{agent}/tasks?order=desc&page_size=30" }, sub {
+            $self->borrow_key($task);
+        });
+    });
+}
+
+
+# The Idempotency-Key of another tenant's makes a task of one's own.
+
+sub borrow_key {
+    my ($self, $task) = @_;
+
+    # once: for the next one of this tenant it is a key that was used
+    return $self->rest if !$task->{key} || $task->{agent} eq 'auto'
+                          || $task->{lent}{$self->{tenant}}++;
+    my $token = $self->token;
+    $self->ask({ op => 'task', method => 'POST', token => $token,
+        key => $task->{key}, path => "/k/$task->{agent}/tasks",
+        body => { input => "task <$token> [[stamp]]" } }, sub { $self->rest });
+}
+
+
+# Comes with no good key, or with one that may not do this.
+
+sub story_stranger {
+    my ($self) = @_;
+
+    my $keys = $self->{keys};
+    my ($auth, $agent) = @{$self->{random}->pick(
+        ['', 'plain'], ['Bearer ak_' . $self->token, 'plain'],
+        ["Basic $keys->{full}", 'plain'], ["Bearer $keys->{full}x", 'plain'],
+        ["Bearer $keys->{read}", 'plain'], ["Bearer $keys->{some}", 'auto'])};
+    my $known = $auth =~ /^Bearer \Q$keys->{read}\E$/ || $agent eq 'auto';
+
+    $self->ask({ op => $known ? 'forbidden' : 'stranger', method => 'POST',
+                 path => "/k/$agent/tasks", auth => $auth,
+                 body => { input => 'let me in' } }, sub { $self->rest });
 }
 
 

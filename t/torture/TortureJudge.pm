@@ -80,10 +80,14 @@ sub load {
     ($self->{run}) = $self->rows('run.json');
     $self->{kills} = [$self->rows('kills.log')];
     $self->{files} = [$self->rows('artifacts.json')]->[0];
+    $self->{looks} = [$self->rows('quotas.log')];
+    $self->{usage} = [$self->rows('usage.json')]->[0];
     $self->{requests} = [sort { $a->{t1} <=> $b->{t1} } map { $self->rows($_) }
         map { m{([^/]+)$} } glob "$self->{dir}/clients-*.log"];
 
-    for my $table (qw(task step queue secret artifact usage idempotency)) {
+    for my $table (qw(task step queue secret artifact usage idempotency
+                      quota))
+    {
         $self->{table}{$table} = [$self->rows("$table.rows")];
     }
 

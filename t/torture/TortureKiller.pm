@@ -25,7 +25,7 @@ my %faults = (
 
 
 # random, pg, llm, nginx (a list), log (a file name), stop, drain (seconds),
-# only (names of faults)
+# only (names of faults), watch (called in the pauses)
 
 sub new {
     my ($class, %o) = @_;
@@ -83,6 +83,7 @@ sub idle {
         my @due = grep { $_->[0] <= $now } @{$self->{later}};
         @{$self->{later}} = grep { $_->[0] > $now } @{$self->{later}};
         $_->[1]->() for @due;
+        $self->{watch}->() if $self->{watch};
         last if $now >= $end;
         sleep 0.05;
     }

@@ -93,5 +93,5 @@ test "$kind" = unit || link="-fsanitize=fuzzer,address,undefined"
 
 for source in $sources; do
     $cc $flags $link -o "$out/$(basename "$source" .c)" "$source" \
-        "$out/room.a" -lyajl
+        "$out/room.a" -lyajl -lcrypto
 done

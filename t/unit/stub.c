@@ -174,6 +174,35 @@ ngx_calloc(size_t size, ngx_log_t *log)
 }
 
 
+u_char *
+ngx_pstrdup(ngx_pool_t *pool, ngx_str_t *src)
+{
+    u_char  *p;
+
+    p = ngx_pnalloc(pool, src->len);
+
+    if (p && src->len) {
+        memcpy(p, src->data, src->len);
+    }
+
+    return p;
+}
+
+
+u_char *
+ngx_hex_dump(u_char *dst, u_char *src, size_t len)
+{
+    static const char  hex[] = "0123456789abcdef";
+
+    while (len--) {
+        *dst++ = hex[*src >> 4];
+        *dst++ = hex[*src++ & 0xf];
+    }
+
+    return dst;
+}
+
+
 ngx_int_t
 ngx_hextoi(u_char *line, size_t n)
 {
@@ -252,13 +281,15 @@ ngx_array_push(ngx_array_t *a)
 }
 
 
-/* as much of nginx's formats as parsers use: [0][width][u][x]i, D, z; V */
+/* as much of nginx's formats as parsers use: [0][width][u][x]i, D, z; V, [*]s */
 
 u_char * ngx_cdecl
 ngx_sprintf(u_char *buf, const char *fmt, ...)
 {
     int         width, hex, zero;
+    char       *p;
     long        n;
+    size_t      size;
     va_list     args;
     ngx_str_t  *s;
 
@@ -281,6 +312,19 @@ ngx_sprintf(u_char *buf, const char *fmt, ...)
 
         for ( /* void */ ; *fmt == 'u' || *fmt == 'x'; fmt++) {
             hex |= (*fmt == 'x');
+        }
+
+        if (*fmt == '*' && fmt[1] == 's') {
+            fmt++;
+            size = va_arg(args, size_t);
+            buf = ngx_cpymem(buf, va_arg(args, u_char *), size);
+            continue;
+        }
+
+        if (*fmt == 's') {
+            p = va_arg(args, char *);
+            buf = ngx_cpymem(buf, p, strlen(p));
+            continue;
         }
 
         if (*fmt == 'V') {

@@ -103,6 +103,65 @@ cut_off(void)
     text("hunter2", "it said hunte", 0, "it said hunte");
     text("hunter2", "it said hun", 1, "it said hun");
     text("hunter2", "hunter2 and hunt", 1, "[redacted] and [redacted]");
+
+    /* in the middle of an escape, which then says nothing yet */
+
+    text("pass\"word", "x pass\\", 1, "x [redacted]");
+    text("pass\"word", "x pass\\\"wo", 1, "x [redacted]");
+    text("pass\"word", "x pass\\\\\\", 1, "x [redacted]");
+    text("pass\"word", "x pass\\", 0, "x pass\\");
+    text("hunt\xc3\xbc", "x hunt\\u00", 1, "x [redacted]");
+    text("hunt\xf0\x9f\x94\x91", "x hunt\\ud83d", 1, "x [redacted]");
+    text("hunt\xf0\x9f\x94\x91", "x hunt\\ud83d\\udd", 1, "x [redacted]");
+    text("hunt\xf0\x9f\x94\x91", "x hunt\\ud83e", 1, "x [redacted]");
+    text("hunter2", "x hunt\\u0041", 1, "x hunt\\u0041");
+
+    /* which begins with what stands in its middle, too */
+
+    text("abcd\"abcd\"efg", "x abcd\\\"abcd", 1, "x [redacted]");
+    text("abcdabcdabcde", "x abcdabcd", 1, "x [redacted]");
+}
+
+
+/* Wherever a text is cut, no beginning of the secret stays that counts. */
+
+static void
+cut_anywhere(void)
+{
+    size_t               i, n;
+    u_char              *copy;
+    ngx_str_t            s, t;
+    ngx_uint_t           bad;
+    ngx_agent_redact_t  *r;
+
+    static const char   *given[] = {
+        "so: WxYz9\"\\\n\xc3\xbc/WxYz9 ok",
+        "so: WxYz9\\\"\\\\\\n\\u00fc\\/WxYz9 ok",
+        "so: WxYz9\\\\\\\"\\\\\\\\\\\\n\\\\u00fc\\\\/WxYz9 ok"
+    };
+
+    s = S("WxYz9\"\\\n\xc3\xbc/WxYz9");
+
+    for (i = 0; i < 3; i++) {
+        bad = 0;
+
+        for (n = 0; n <= strlen(given[i]); n++) {
+            copy = malloc(n + 1);
+            memcpy(copy, given[i], n);
+            t = (ngx_str_t) { n, copy };
+
+            r = ngx_agent_redact_create(pool, &s);
+            (void) ngx_agent_redact_text(r, pool, &t, 1);
+
+            if (memmem(t.data, t.len, "WxYz", 4)) {
+                bad++;
+            }
+
+            free(copy);
+        }
+
+        ok(bad == 0, "escaped %d times: never a beginning of it", (int) i);
+    }
 }
 
 
@@ -208,6 +267,7 @@ main(void)
     plain();
     escaped();
     cut_off();
+    cut_anywhere();
     documents();
     large();
     no_memory();

@@ -37,7 +37,7 @@ sub new {
         $self->start;
     }
 
-    $self->psql("create role agent login superuser;", database => 'postgres')
+    $self->psql("create role agent login;", database => 'postgres')
         if $self->{private};
     $self->psql("create database $self->{name} owner agent;",
                 database => 'postgres');
@@ -224,19 +224,19 @@ sub psql_command {
     my ($self, %o) = @_;
     return (bin('psql'), '-X', '-q', '-A', '-t', '-v', 'ON_ERROR_STOP=1',
             '-h', $self->{sockets}, '-p', $self->{port}, '-U',
-            $o{database} ? 'postgres' : 'agent', '-d',
-            $o{database} || $self->{name});
+            $o{user} || 'postgres', '-d', $o{database} || $self->{name});
 }
 
 
 sub psql_file {
     my ($self, $file) = @_;
-    my @command = ($self->psql_command, '-f', $file);
+    my @command = ($self->psql_command(user => 'agent'), '-f', $file);
     system(@command) == 0 or die "psql -f $file failed\n";
 }
 
 
-# What a statement gives: lines, columns apart by "|".
+# What a statement gives: lines, columns apart by "|".  By a superuser, who
+# sees the rows of every tenant; user => 'agent' is what the module is.
 
 sub psql {
     my ($self, $sql, %o) = @_;
