@@ -470,7 +470,7 @@ for my $id ('', '..', 'a/b', 'a b', 'a?b', "a\r\nb", 'é', 'x' x 257) {
        'makes no second step');
 
     ($r) = alone('ap_once', running => 1, poll => { http => [404, 9] });
-    failed($r, 502, qr/answered the look at its step with status 404/,
+    failed($r, 502, qr/answered the look at its step with status 404, as it does not know the step any more$/,
            'a step that is lost');
 
     ($r) = alone('ap_quick', running => -1);
@@ -536,6 +536,20 @@ for my $id ('', '..', 'a/b', 'a b', 'a?b', "a\r\nb", 'é', 'x' x 257) {
                           . "where task_id = '$task'");
     is(scalar(() = $fake->calls(qr{^POST .*\Q$cid\E/steps})), 1,
        'and one step of it');
+
+    my $before = blobs();
+    ($r, $task) = alone('ap', files => [
+        { name => 'a', content => 'a' },
+        { name => 'b', content => 'b', http => [503, 1, 'later', 3] }]);
+    is($r->{status}, 200, 'also while its artifacts are taken')
+        or diag $r->{body};
+    is_deeply([map { content('ap', $task, $_) } @{$r->{json}{artifacts}}],
+              [qw(a b)], 'all of them');
+    is(scalar(artifacts('ap', $task)), 2, 'once each');
+    is(blobs(), $before + 2, 'and nothing is left of the first attempt');
+    is(scalar(() = grep { $_->{headers}{'x-agent-step-id'}
+                          eq $r->{json}{step_id} }
+              $fake->calls(qr{^POST .*/steps})), 1, 'of one step');
 }
 
 {
@@ -548,13 +562,43 @@ for my $id ('', '..', 'a/b', 'a b', 'a?b', "a\r\nb", 'é', 'x' x 257) {
     poll_until(sub { grep { $_->{headers}{'x-agent-step-id'} eq $step }
                      $fake->calls(qr{^GET .*/steps/}) })
         or fail 'it is not run';
-    # so that whoever finds it knows what the container has
-    my $conf = $nginx->{conf};
+    my $looks = sub {
+        return scalar grep { $_->{headers}{'x-agent-step-id'} eq $step }
+                      $fake->calls(qr{^GET .*/steps/});
+    };
     ok($nginx->reload, 'a reload while a container is at work');
+    my $before = $looks->();
+    ok(poll_until(sub { $looks->() > $before + 1 }, 20),
+       'new workers look after it');
     my @calls = grep { $_->{headers}{'x-agent-step-id'} eq $step }
                 $fake->calls(qr{^POST .*/steps});
-    is(scalar @calls, 1, 'does not have it begin again');
+    is(scalar @calls, 1, 'and do not have it begin again');
     $nginx->post("/x/ap/tasks/$task/cancel", {});
+}
+
+{
+    # killed before anybody could write down what the container has
+    my ($task, $input) = task('ap');
+    my $r = $nginx->post("/x/ap/tasks/$task/steps",
+        { input => 'x', additional_input => { do => { delay => 1000 } } },
+        headers => { Prefer => 'respond-async' });
+    my $step = $r->{json}{step_id};
+    my $posts = sub {
+        return grep { $_->{headers}{'x-agent-step-id'} eq $step }
+               $fake->calls(qr{^POST .*/$_[0]$});
+    };
+    poll_until(sub { $posts->('steps') }) or fail 'it is not run';
+    kill 'KILL', $nginx->workers;
+    my $done = poll_until(sub {
+        my $s = $nginx->get("/x/ap/tasks/$task/steps/$step");
+        $s->{json}{status} eq 'completed';
+    }, 30);
+    ok($done, 'a step whose worker was killed is run by another');
+    for my $what (qw(tasks steps)) {
+        my @keys = map { $_->{headers}{'idempotency-key'} } $posts->($what);
+        is(scalar @keys, 2, "$what: the container is asked again");
+        is($keys[0], $keys[1], "$what: with the same key");
+    }
 }
 
 on_record($nginx, $pg);
@@ -892,5 +936,6 @@ for my $agent (qw(ap_tcp ap_unix)) {
            'and its errors');
 }
 
-$nginx->finish;
+# the worker that was killed by the test
+$nginx->finish(but => qr/exited on signal 9/);
 done_testing();

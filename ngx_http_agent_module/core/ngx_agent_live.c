@@ -14,7 +14,7 @@
 #define NGX_AGENT_LIVE_CANCELLED  64
 
 /* what a run needs beside this, with short texts, has room in it as well */
-#define NGX_AGENT_LIVE_POOL       1536
+#define NGX_AGENT_LIVE_POOL       1408
 
 
 static void ngx_agent_live_insert(ngx_rbtree_node_t *temp,

@@ -521,18 +521,21 @@ ngx_http_agent_ap_act_step(ngx_http_agent_run_t *run)
     ap = run->talk;
     answer = run->answer;
 
+    /* from now on it is known there: whoever goes on does not begin again */
+
+    if (ap->stage == NGX_HTTP_AGENT_AP_STEP
+        && ngx_agent_ap_id_good(&answer->ap.step_id)
+        && ngx_http_agent_ap_copy(run->live->pool, &ap->memory.step_id,
+                                  &answer->ap.step_id)
+           != NGX_OK)
+    {
+        return ngx_http_agent_ap_nomem(run);
+    }
+
     if (answer->ap.status == NGX_AGENT_AP_RUNNING) {
 
         if (ap->stage == NGX_HTTP_AGENT_AP_POLL) {
             ngx_http_agent_trace_drop(run);
-
-        } else if (ngx_http_agent_ap_copy(run->live->pool,
-                                          &ap->memory.step_id,
-                                          &answer->ap.step_id)
-                   != NGX_OK)
-        {
-            ngx_str_null(&ap->memory.step_id);
-            return ngx_http_agent_ap_nomem(run);
         }
 
         ap->stage = NGX_HTTP_AGENT_AP_POLL;

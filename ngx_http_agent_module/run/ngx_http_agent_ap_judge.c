@@ -422,6 +422,9 @@ ngx_http_agent_ap_hint(ngx_http_agent_run_t *run, ngx_uint_t words)
         case NGX_HTTP_AGENT_AP_DOWNLOAD:
             return words ? "" : ": it has listed it, but does not have it";
 
+        case NGX_HTTP_AGENT_AP_POLL:
+            return ", as it does not know the step any more";
+
         default:
             return ", as it does not know the task any more; make a new one";
         }

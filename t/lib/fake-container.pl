@@ -355,10 +355,9 @@ sub make_step {
         delete @step{@{$do->{omit} || []}};
 
         delete $tasks{$task->{id}} if $do->{lose};
-        return \%step unless $do->{running};
-
-        $task->{steps}{$id} = { step => \%step, left => $do->{running},
+        $task->{steps}{$id} = { step => \%step, left => $do->{running} || 0,
                                 do => $do->{poll} || {} };
+        return \%step unless $do->{running};
         return { %step, status => 'created', output => undef,
                  artifacts => [], is_last => JSON::PP::false };
     });
@@ -372,7 +371,8 @@ sub look {
         or return missing($c, "Step with id $id not found");
 
     misbehave($c, $step->{do}, "$id poll", sub {
-        return $step->{step} if $step->{left}-- == 0;
+        return $step->{step} if $step->{left} == 0;
+        $step->{left}--;
         return { %{$step->{step}}, status => 'running', output => undef,
                  artifacts => [], is_last => JSON::PP::false,
                  $step->{do}{lively} ? (name => "left $step->{left}") : () };

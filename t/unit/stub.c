@@ -281,7 +281,10 @@ ngx_array_push(ngx_array_t *a)
 }
 
 
-/* as much of nginx's formats as parsers use: [0][width][u][x]i, D, z; V, [*]s */
+/*
+ * As much of nginx's formats as parsers use: [0][width][u][x]i, D, z; V, s
+ * and *s.
+ */
 
 u_char * ngx_cdecl
 ngx_sprintf(u_char *buf, const char *fmt, ...)

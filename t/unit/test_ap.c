@@ -95,6 +95,13 @@ ids(void)
 }
 
 
+static ngx_uint_t
+has(ngx_str_t *text, const char *what)
+{
+    return memmem(text->data, text->len, what, strlen(what)) != NULL;
+}
+
+
 static void
 forms(void)
 {
@@ -119,18 +126,15 @@ forms(void)
     ok(head.len > 2 + sizeof(boundary) && memcmp(head.data, "--BB", 4) == 0
        && memcmp(head.data + head.len - 4, "\r\n\r\n", 4) == 0,
        "its head begins with the boundary and ends before the bytes");
-    ok(memmem(head.data, head.len, "name=\"file\"; filename=\"a%22b.txt\"\r\n",
-              36)
-       != NULL, "it has the name: %.*s", (int) head.len, head.data);
-    ok(memmem(head.data, head.len, "relative_path", 13) == NULL,
-       "and no path");
+    ok(has(&head, "name=\"file\"; filename=\"a%22b.txt\"\r\n"),
+       "it has the name: %.*s", (int) head.len, head.data);
+    ok(!has(&head, "relative_path"), "and no path");
     ok(tail.len == sizeof(end) && memcmp(end, "\r\n--BB", 6) == 0
        && memcmp(end + tail.len - 4, "--\r\n", 4) == 0, "its end");
 
     a.relative_path = S("docs/");
     ok(ngx_agent_ap_form(pool, boundary, &a, &head, &tail) == NGX_OK
-       && memmem(head.data, head.len,
-                 "name=\"relative_path\"\r\n\r\ndocs/\r\n--BB", 36),
+       && has(&head, "name=\"relative_path\"\r\n\r\ndocs/\r\n--BB"),
        "a form with a path");
 }
 
@@ -159,7 +163,8 @@ printed(ngx_agent_ap_memory_t *m, const char *expected)
     rc = ngx_agent_ap_memory_print(m, pool, &turns);
 
     ok(rc == NGX_OK && turns.len == strlen(expected)
-       && memcmp(turns.data, expected, turns.len) == 0,
+       && (turns.len == 0
+           || memcmp(turns.data, expected, turns.len) == 0),
        "is remembered as %s: %.*s", expected, (int) turns.len, turns.data);
 }
 
