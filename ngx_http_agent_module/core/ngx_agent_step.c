@@ -534,7 +534,7 @@ ngx_agent_step_save(ngx_event_t *ev)
     call->artifacts = live->artifacts;
     ngx_str_set(&call->price, "0");
 
-    /* what failed costs nothing; its tokens are in the ledger all the same */
+    /* what failed costs nothing */
 
     if (live->agent && live->agent->price.len
         && live->step.status != NGX_AGENT_STEP_FAILED)
