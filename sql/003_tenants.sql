@@ -101,6 +101,10 @@ alter table agent.step
     add column limited      boolean not null default agent.limited(),
     add column reserved     numeric(18, 6);
 
+-- The trace makes a row of two or three KB: to have Postgres compress each
+-- of those would cost as much as all the rest of a step.
+alter table agent.step set (toast_tuple_target = 8160);
+
 create index step_limited on agent.step (tenant)
     where limited and status in (0, 1);
 

@@ -338,8 +338,7 @@ const ngx_agent_pg_stmt_t
     { "retry_step",
       "update agent.step s set attempt = u.attempt + 1, story = u.story,"
       "       lease_until = now() + u.lease * interval '1 ms',"
-      "       trace = case when s.attempt = u.attempt"
-      "                    then concat_ws(',', s.trace, u.trace)"
+      "       trace = case when s.attempt = u.attempt then " TRACED
       "                    else s.trace end,"
       "       turns = coalesce(u.turns, s.turns)"
       " from unnest($1::uuid[], $2::int4[], $3::int4[], $4::text[],"
@@ -356,7 +355,7 @@ const ngx_agent_pg_stmt_t
       "with back as ("
       "  update agent.step s set status = 0, owner = null,"
       "         lease_until = null, spared = s.spared + u.spare::int,"
-      "         story = u.story, trace = concat_ws(',', s.trace, u.trace),"
+      "         story = u.story, trace = " TRACED ","
       "         turns = coalesce(u.turns, s.turns)"
       "  from unnest($1::uuid[], $2::int4[], $3::int4[], $4::text[],"
       "              $5::text[], $6::int8[], $7::bool[], $8::bool[],"

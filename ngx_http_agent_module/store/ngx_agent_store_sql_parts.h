@@ -205,6 +205,13 @@
     "     and agent.over_quota(u.tenant, false, 0, 0) = 1))"
 
 
+/* the attempts on record and those that are not yet */
+
+#define TRACED                                                                \
+    "case when u.trace is null then s.trace"                                  \
+    " else concat_ws(',', s.trace, u.trace) end"
+
+
 /*
  * A row comes back for each step that this attempt has ended.  What runs is
  * told by its lease and not by its status: that would tempt the planner to
@@ -228,7 +235,7 @@
     "      turns = coalesce(u.turns, s.turns),"                               \
     "      tokens_in = u.tokens_in, tokens_out = u.tokens_out,"               \
     "      ended_at = now(), lease_until = null,"                             \
-    "      trace = concat_ws(',', s.trace, u.trace)"                          \
+    "      trace = " TRACED                                                   \
     "  from u"                                                                \
     "  where s.task_id = u.task_id and s.seq = u.seq"                         \
     "    and s.attempt = u.attempt and s.lease_until is not null" good        \
