@@ -326,8 +326,13 @@ sub told {
     is($r->{status}, 200, 'a step after a closed connection')
         or diag $r->{body};
 
-    ($r) = alone('ap', http => [409, 1, 'still at it', 1]);
+    ($r, my $task) = alone('ap', http => [409, 1, 'still at it', 1]);
     is($r->{status}, 200, 'a step after a conflict') or diag $r->{body};
+    my ($cid) = $pg->psql("select turns::json ->> 'task_id' from agent.step "
+                          . "where task_id = '$task'");
+    my %keys = map { $_->{headers}{'idempotency-key'} => 1 }
+               $fake->calls(qr{\Q$cid\E/steps$});
+    is(scalar keys %keys, 1, 'has the same key: the first may yet come to it');
 
     ($r) = alone('ap', http => [429, 1, 'slowly', 1]);
     is($r->{status}, 200, 'a step after 429') or diag $r->{body};
@@ -458,6 +463,16 @@ for my $id ('', '..', 'a/b', 'a b', 'a?b', "a\r\nb", 'é', 'x' x 257) {
        'it was looked at until then');
     is(scalar(() = $fake->calls(qr{^POST .*\Q$cid\E/steps})), 1,
        'and asked for once');
+}
+
+# only the looks at a step are apart: 30 files in a row, each a poll's pause
+# behind the other, would take longer than a client waits
+{
+    my ($r) = alone('ap', running => 5, files => [
+        map { { name => "$_.txt", content => 'x' } } 1 .. 30]);
+    is($r->{status}, 200, 'a step of many files that was waited for')
+        or diag $r->{body};
+    is(scalar @{$r->{json}{artifacts} || []}, 30, 'has them all');
 }
 
 {

@@ -52,6 +52,15 @@ my $server = <<'END';
         }
         location /back/ { return 200 "$http_x_tenant $http_x_key"; }
 
+        location /named-by/ {
+            add_header X-Named "<$agent_id>";
+            return 200 "";
+        }
+        location /asked/ {
+            mirror /k/tasks;
+            proxy_pass http://127.0.0.1:%PORT%/back/;
+        }
+
         location /oauth/ {
             auth_request /_oauth;
             auth_request_set $org $upstream_http_x_org;
@@ -690,6 +699,27 @@ sub is_refused {
     }
     unlike($nginx->log_text, qr/auth request unexpected status/,
            'nothing that auth_request does not understand');
+}
+
+# a name that was decoded makes no header line, here or at a backend
+{
+    my $r = $nginx->get('/named-by/?agent_id=a%0d%0aX-Evil:%20yes');
+    is($r->{headers}{'x-evil'}, undef, 'no header of a client\'s making');
+    is($r->{headers}{'x-named'}, '<>', 'such a name is none');
+    $r = $nginx->get('/named-by/?agent_id=wri%74er');
+    is($r->{headers}{'x-named'}, '<writer>', 'a good one is');
+}
+
+# what nginx asks by itself has not been through auth_request
+{
+    my $count = 'select count(*) from agent.task';
+    my $before = $pg->psql($count);
+    my $r = $nginx->post('/asked/', { input => 'x' },
+                         headers => { 'X-Agent-ID' => 'writer' });
+    is($r->{status}, 200, 'a request that is mirrored to the tasks');
+    ok(poll_until(sub { read_file($nginx->dir . '/keys.log')
+                        =~ m{/asked/$}m }), 'is over');
+    is($pg->psql($count), $before, 'makes none of nobody\'s');
 }
 
 $_->finish for $nginx, $second, $deaf;

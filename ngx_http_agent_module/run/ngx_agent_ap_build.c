@@ -44,6 +44,7 @@ ngx_int_t
 ngx_agent_ap_memory_add(ngx_agent_ap_memory_t *m, ngx_agent_step_t *step,
     ngx_uint_t own)
 {
+    ngx_int_t  tries;
     ngx_str_t  list;
 
     if (step->turns.len == 0) {
@@ -61,6 +62,11 @@ ngx_agent_ap_memory_add(ngx_agent_ap_memory_t *m, ngx_agent_step_t *step,
            != NGX_OK)
     {
         return NGX_ERROR;
+    }
+
+    if (own && ngx_agent_json_member(&step->turns, "tries", &list) == NGX_OK) {
+        tries = ngx_atoi(list.data, list.len);
+        m->tries = (tries == NGX_ERROR) ? 0 : (ngx_uint_t) tries;
     }
 
     if (ngx_agent_json_member(&step->turns, "sent", &list) == NGX_OK
@@ -212,6 +218,11 @@ ngx_agent_ap_memory_print(ngx_agent_ap_memory_t *m, ngx_pool_t *pool,
     if (m->step_id.len) {
         ngx_agent_json_key(&j, "step_id");
         ngx_agent_json_string(&j, &m->step_id);
+    }
+
+    if (m->tries) {
+        ngx_agent_json_key(&j, "tries");
+        ngx_agent_json_int(&j, (int64_t) m->tries);
     }
 
     if (m->sent.nelts > m->sent_before) {

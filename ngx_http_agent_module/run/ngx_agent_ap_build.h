@@ -32,6 +32,8 @@ typedef struct {
     ngx_str_t                  task_id;      /* len 0: there is none yet */
     ngx_str_t                  step_id;      /* of the step that is run; len
                                                 0: it has none so far */
+    ngx_uint_t                 tries;        /* of it that are known to have
+                                                failed: its key has them */
     ngx_array_t                sent;         /* of ngx_agent_id_t */
     ngx_array_t                got;          /* of ngx_str_t */
     ngx_uint_t                 sent_before;  /* as many were so in earlier */

@@ -439,7 +439,7 @@ ngx_http_agent_ap_ids(ngx_http_agent_run_t *run,
         break;
 
     case NGX_HTTP_AGENT_AP_STEP:
-        p = ngx_sprintf(p, "%ui", ap->tries + 1);
+        p = ngx_sprintf(p, "%ui", ap->memory.tries + 1);
         break;
 
     default:
@@ -505,7 +505,7 @@ ngx_http_agent_ap_act_task(ngx_http_agent_run_t *run)
         return ngx_http_agent_ap_nomem(run);
     }
 
-    ap->tries = 0;
+    ap->memory.tries = 0;
     ngx_http_agent_ap_first(ap);
 
     return NGX_DONE;
@@ -551,7 +551,7 @@ ngx_http_agent_ap_act_step(ngx_http_agent_run_t *run)
     /* some tell of artifacts only in the list of the task's */
 
     if (ap->stores && ap->files.nelts == 0
-        && (!answer->ap.listed || answer->ap.is_last))
+        && (!answer->ap.listed || run->live->step.is_last))
     {
         ap->stage = NGX_HTTP_AGENT_AP_LIST;
         ap->list_page = 1;

@@ -67,7 +67,6 @@ typedef struct {
     size_t                      budget;     /* bytes they may yet have */
     ngx_uint_t                  list_page;  /* of the container's */
 
-    ngx_uint_t                  tries;      /* of the step, for its key */
     ngx_uint_t                  polls;
     uint32_t                    seen;       /* checksum of the last answer */
     ngx_msec_t                  since;      /* ... which has not changed */

@@ -37,6 +37,12 @@ ngx_http_agent_ap_uploads(ngx_http_agent_run_t *run, ngx_array_t *list)
             continue;
         }
 
+        /* those behind go with the next step */
+
+        if (ap->uploads.nelts == NGX_AGENT_AP_FILES) {
+            return NGX_OK;
+        }
+
         upload = ngx_array_push(&ap->uploads);
         if (upload == NULL) {
             return NGX_ERROR;

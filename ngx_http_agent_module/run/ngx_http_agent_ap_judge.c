@@ -154,7 +154,7 @@ ngx_http_agent_ap_finish(ngx_http_agent_run_t *run)
             return ngx_http_agent_ap_bad(run, "broke off", 1);
         }
 
-        ap->tries++;
+        ap->memory.tries++;
 
         return ngx_http_agent_ap_bad(run, why, 1);
     }
@@ -228,7 +228,7 @@ ngx_http_agent_ap_judge_step(ngx_http_agent_run_t *run)
         return ngx_http_agent_ap_silent(run);
 
     case NGX_AGENT_AP_NONE:
-        ap->tries++;
+        ap->memory.tries++;
         return ngx_http_agent_ap_bad(run, "has no \"status\"", 1);
 
     default:                                 /* FAILED, CANCELLED, UNKNOWN */
@@ -380,10 +380,16 @@ ngx_http_agent_ap_refused(ngx_http_agent_run_t *run, ngx_str_t *words)
     ap = run->talk;
     status = run->status;
 
-    /* these two are nginx's own words when it knows nothing of the end */
+    /*
+     * The key stays the same while it is not known how the call has ended:
+     * two of these are nginx's own words, and 409 says that the container is
+     * still at what an earlier attempt has asked for.
+     */
 
-    if (status != NGX_HTTP_BAD_GATEWAY && status != NGX_HTTP_GATEWAY_TIME_OUT) {
-        ap->tries++;
+    if (status != NGX_HTTP_BAD_GATEWAY && status != NGX_HTTP_GATEWAY_TIME_OUT
+        && status != NGX_HTTP_CONFLICT)
+    {
+        ap->memory.tries++;
     }
 
     ngx_http_agent_run_reason(run, "refused",
@@ -392,8 +398,6 @@ ngx_http_agent_ap_refused(ngx_http_agent_run_t *run, ngx_str_t *words)
                               ngx_http_agent_ap_names[ap->stage], status,
                               ngx_http_agent_ap_hint(run, words->len != 0),
                               words->len ? ": " : "", words);
-
-    /* 409: it is still at what an earlier attempt has asked for */
 
     return status >= 500
            || status == NGX_HTTP_CONFLICT

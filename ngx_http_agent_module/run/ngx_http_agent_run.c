@@ -517,6 +517,8 @@ ngx_http_agent_run_acted(ngx_http_agent_run_t *run, ngx_int_t rc)
 static void
 ngx_http_agent_run_next(ngx_http_agent_run_t *run)
 {
+    ngx_msec_t  delay;
+
     ngx_destroy_pool(run->pool);
     run->pool = NULL;
     run->answer = NULL;
@@ -524,8 +526,13 @@ ngx_http_agent_run_next(ngx_http_agent_run_t *run)
 
     ngx_http_agent_run_move(run, NGX_HTTP_AGENT_RUN_CALL);
 
-    if (run->delay) {
-        ngx_add_timer(&run->timer, run->delay);
+    /* it is for this call alone */
+
+    delay = run->delay;
+    run->delay = 0;
+
+    if (delay) {
+        ngx_add_timer(&run->timer, delay);
         return;
     }
 

@@ -244,7 +244,8 @@ ngx_http_agent_trace_write(ngx_http_agent_run_t *run, ngx_agent_json_t *j)
 static void
 ngx_http_agent_trace_whom(ngx_http_agent_run_t *run, ngx_agent_json_t *j)
 {
-    ngx_str_t                span;
+    u_char                  *p;
+    ngx_str_t                span, uri;
     ngx_http_agent_trace_t  *t;
 
     t = &run->trace;
@@ -252,11 +253,17 @@ ngx_http_agent_trace_whom(ngx_http_agent_run_t *run, ngx_agent_json_t *j)
     ngx_agent_json_key(j, "call");
 
     if (run->fake) {
+        uri = *ngx_http_agent_fake_uri(run->fake);
+
+        /* arguments of "pass" are the operator's, and may be a key */
+
+        p = ngx_strlchr(uri.data, uri.data + uri.len, '?');
+        uri.len = p ? (size_t) (p - uri.data) : uri.len;
+
         ngx_agent_json_string_begin(j);
         ngx_agent_json_string_part(j, (u_char *) (t->get ? "GET " : "POST "),
                                    t->get ? 4 : 5);
-        ngx_agent_json_string_part(j, ngx_http_agent_fake_uri(run->fake)->data,
-                                   ngx_http_agent_fake_uri(run->fake)->len);
+        ngx_agent_json_string_part(j, uri.data, uri.len);
         ngx_agent_json_string_end(j);
 
     } else {
@@ -498,6 +505,12 @@ ngx_http_agent_trace_drop(ngx_http_agent_run_t *run)
     if (t->json) {
         ngx_destroy_pool(t->json->pool);
         t->json = NULL;
+    }
+
+    /* it has no place among those that are kept */
+
+    if (t->open && t->calls) {
+        t->calls--;
     }
 
     t->open = 0;

@@ -57,6 +57,8 @@ static ngx_int_t ngx_http_agent_auth_challenge(ngx_http_request_t *r,
     const ngx_str_t *value);
 static ngx_int_t ngx_http_agent_auth_status(ngx_http_request_t *r,
     ngx_uint_t status);
+static ngx_int_t ngx_http_agent_auth_nested(ngx_http_agent_web_t *web,
+    ngx_int_t *rc);
 static ngx_uint_t ngx_http_agent_auth_is_tenant(ngx_str_t *tenant);
 static ngx_int_t ngx_http_agent_auth_answer(ngx_http_request_t *r,
     const ngx_http_agent_refusal_t *refusal);
@@ -511,6 +513,32 @@ ngx_http_agent_auth_known(ngx_http_request_t *r, ngx_agent_key_t *key)
 }
 
 
+/*
+ * nginx asks nobody about subrequests: what an SSI page or a mirror sends here
+ * has not been through auth_request, and is not taken for the default tenant
+ * where there are keys.
+ */
+
+static ngx_int_t
+ngx_http_agent_auth_nested(ngx_http_agent_web_t *web, ngx_int_t *rc)
+{
+    ngx_http_request_t          *r;
+    ngx_http_agent_main_conf_t  *amcf;
+
+    r = web->request;
+    amcf = ngx_http_get_module_main_conf(r, ngx_http_agent_module);
+
+    if (r == r->main || web->key || !amcf->auth_zone) {
+        return NGX_OK;
+    }
+
+    *rc = ngx_http_agent_reply_error(r, NGX_HTTP_FORBIDDEN,
+                                     "a part of another page has no API key "
+                                     "of its own; ask for this path by itself");
+    return NGX_DECLINED;
+}
+
+
 ngx_int_t
 ngx_http_agent_auth_enter(ngx_http_agent_web_t *web, ngx_int_t *rc)
 {
@@ -539,7 +567,7 @@ ngx_http_agent_auth_enter(ngx_http_agent_web_t *web, ngx_int_t *rc)
     alcf = ngx_http_get_module_loc_conf(r, ngx_http_agent_module);
 
     if (alcf->tenant == NULL) {
-        return NGX_OK;
+        return ngx_http_agent_auth_nested(web, rc);
     }
 
     if (ngx_http_complex_value(r, alcf->tenant, &web->tenant) != NGX_OK) {

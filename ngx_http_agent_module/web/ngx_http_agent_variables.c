@@ -28,6 +28,7 @@ static ngx_http_agent_ctx_t *ngx_http_agent_variable_ctx(
     ngx_http_request_t *r);
 static ngx_int_t ngx_http_agent_variable_id(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_uint_t ngx_http_agent_variable_is_plain(ngx_str_t *name);
 static ngx_int_t ngx_http_agent_variable_named(ngx_http_request_t *r,
     ngx_str_t *name);
 static ngx_int_t ngx_http_agent_variable_tenant(ngx_http_request_t *r,
@@ -146,21 +147,39 @@ ngx_http_agent_variable_id(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
-    if (rc == NGX_OK) {
-        ngx_http_agent_variable_set(v, &name);
-        return NGX_OK;
+    if (rc == NGX_DECLINED) {
+        ngx_str_null(&name);
+
+        if (ctx) {
+            web = ctx->web;
+            name = (web && web->agent_id.len) ? web->agent_id : ctx->agent;
+        }
     }
 
-    ngx_str_null(&name);
-
-    if (ctx) {
-        web = ctx->web;
-        name = (web && web->agent_id.len) ? web->agent_id : ctx->agent;
+    if (!ngx_http_agent_variable_is_plain(&name)) {
+        ngx_str_null(&name);
     }
 
     ngx_http_agent_variable_set(v, &name);
 
     return NGX_OK;
+}
+
+
+/* What is decoded from a query must not make a header line of its own. */
+
+static ngx_uint_t
+ngx_http_agent_variable_is_plain(ngx_str_t *name)
+{
+    size_t  i;
+
+    for (i = 0; i < name->len; i++) {
+        if (name->data[i] < 0x20 || name->data[i] == 0x7f) {
+            return 0;
+        }
+    }
+
+    return 1;
 }
 
 
