@@ -83,10 +83,11 @@ create table agent.quota (
     day                 date not null,
     day_steps           bigint not null default 0,
     month               date not null,
-    month_money         numeric(18, 6) not null default 0,
+    month_money         numeric(30, 6) not null default 0,
     artifact_bytes      bigint not null default 0,
     check (max_running >= 0 and max_queued >= 0 and max_steps_day >= 0
-           and max_artifact_bytes >= 0 and max_money_month >= 0)
+           and max_artifact_bytes >= 0 and max_money_month >= 0),
+    check (max_money_month <> 'NaN')
 );
 
 
@@ -105,7 +106,7 @@ alter table agent.step
 -- of those would cost as much as all the rest of a step.
 alter table agent.step set (toast_tuple_target = 8160);
 
-create index step_limited on agent.step (tenant)
+create index step_limited on agent.step (tenant, status)
     where limited and status in (0, 1);
 
 alter table agent.secret
@@ -124,17 +125,27 @@ create index usage_tenant on agent.usage (tenant, ended_at);
 
 -- Says who is at work: until the transaction ends, or the session if "stay".
 -- The limits of a tenant that has some are locked until the transaction ends:
--- before any row of the tenant's, so that two never wait for each other.
+-- before any row of the tenant's, so that two never wait for each other; and
+-- not for long, as the calls of other tenants are behind this one.
 create function agent.enter(p_who text, p_stay boolean default true)
 returns boolean
 language plpgsql as $$
 declare
     v_limited boolean;
+    v_timeout text;
 begin
     perform set_config('agent.tenant', p_who, not p_stay);
 
-    perform from agent.quota where tenant = agent.tenant() for no key update;
-    v_limited := found or agent.everyone();
+    v_limited := agent.everyone();
+
+    if exists (select from agent.quota where tenant = agent.tenant()) then
+        v_timeout := current_setting('lock_timeout');
+        perform set_config('lock_timeout', '250ms', true);
+        perform from agent.quota where tenant = agent.tenant()
+            for no key update;
+        v_limited := found;
+        perform set_config('lock_timeout', v_timeout, true);
+    end if;
 
     perform set_config('agent.limited', v_limited::int::text, not p_stay);
     return v_limited;
@@ -160,16 +171,23 @@ begin
         return 0;
     end if;
 
-    if not p_put and q.max_running <= p_before + (
-           select count(*) from agent.step
-           where tenant = p_tenant and limited and status in (0, 1)
-             and status = 1)
+    -- what is not limited is not counted, nor is more than the limit
+
+    if not p_put and q.max_running is not null
+       and q.max_running <= p_before + (
+           select count(*) from (
+               select from agent.step
+               where tenant = p_tenant and limited and status in (0, 1)
+                 and status = 1 limit q.max_running) s)
     then
         return 1;
     end if;
 
-    if p_put and q.max_queued <= p_before + (
-           select count(*) from agent.queue where tenant = p_tenant)
+    if p_put and q.max_queued is not null
+       and q.max_queued <= p_before + (
+           select count(*) from (
+               select from agent.queue where tenant = p_tenant
+               limit q.max_queued) w)
     then
         return 2;
     end if;
@@ -211,15 +229,26 @@ language sql stable as $$
 $$;
 
 -- Of p_n steps in the queue, how many the tenant may have run now.  A tenant
--- who is just being looked at elsewhere comes next time.
-create function agent.may_run(p_tenant text, p_n integer)
+-- who is just being looked at elsewhere comes next time, and then waits for
+-- it (p_wait): in a transaction that holds nothing else.
+create function agent.may_run(p_tenant text, p_n integer, p_wait boolean)
 returns integer
 language plpgsql as $$
 declare
     v_max integer;
 begin
-    select max_running into v_max from agent.quota
-    where tenant = p_tenant for no key update skip locked;
+    if p_wait then
+        begin
+            perform set_config('lock_timeout', '250ms', true);
+            select max_running into v_max from agent.quota
+            where tenant = p_tenant for no key update;
+        exception when lock_not_available then
+            return 0;
+        end;
+    else
+        select max_running into v_max from agent.quota
+        where tenant = p_tenant for no key update skip locked;
+    end if;
 
     if not found then
         return case when exists (select from agent.quota
@@ -304,6 +333,18 @@ $$;
 
 create trigger api_key_tell after update or delete on agent.api_key
     for each row execute function agent.tell_key();
+
+create function agent.tell_keys() returns trigger
+language plpgsql as $$
+begin
+    insert into agent.key_change (hash) values ('');     -- all of them
+    perform pg_notify('agent_keys', '');
+    return null;
+end
+$$;
+
+create trigger api_key_tell_all after truncate on agent.api_key
+    for each statement execute function agent.tell_keys();
 
 
 -- For operators ---------------------------------------------------------------

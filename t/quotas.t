@@ -12,6 +12,7 @@ use lib "$FindBin::Bin/lib";
 use AgentTest;
 use IO::Select;
 use List::Util qw(max min);
+use POSIX ();
 use Test::More;
 use Time::HiRes qw(sleep time);
 
@@ -746,6 +747,40 @@ sub statuses {
     is($run->('key-a')->{status}, 200, 'by its key') for 1 .. 2;
     refused($run->('key-a'), 429, qr/\b2 steps a day/, 'a third one');
     is($run->('key-b')->{status}, 200, 'by another key') for 1 .. 3;
+    $n->finish;
+}
+
+
+# Somebody has a tenant's limits in his hands, for longer than a call waits:
+# the others do not wait for that.
+
+{
+    my $n = start(workers => 1);
+    quota('held', steps_day => 100);
+    my @id = map { task($n, $_, 'x') } qw(held free free free);
+
+    my $pid = fork // die "fork: $!";
+    if (!$pid) {
+        one("begin; select from agent.quota where tenant = 'held' for update; "
+            . 'select pg_sleep(5); commit');
+        POSIX::_exit(0);
+    }
+    ok(poll_until(sub { one('select count(*) from pg_stat_activity where '
+                            . "wait_event = 'PgSleep' and query like "
+                            . "'%pg_sleep(5)%'") }), 'the limits are held');
+
+    my $c = $n->connect(seconds => 30);
+    $c->send(method => 'POST', path => "/agent/tasks/$id[0]/steps",
+             body => {}, as('held'));
+    for my $id (@id[1 .. 3]) {
+        is(step($n, 'free', $id)->{status}, 200, 'another one goes on');
+    }
+    my $r = $c->answer;
+    is($r->{status}, 503, 'the one is to come again') or diag $r->{body};
+    ok($r->{headers}{'retry-after'}, 'and told when');
+    waitpid $pid, 0;
+    $r = step($n, 'held', $id[0]);
+    is($r->{status}, 200, 'then it goes on, too') or diag $r->{body};
     $n->finish;
 }
 

@@ -708,7 +708,9 @@ ngx_agent_key_cache_take(ngx_agent_key_ask_t *ask)
         return 1;
     }
 
-    if (ngx_current_msec - ngx_agent_keys->second >= 1000) {
+    /* signed: another worker's clock may be a moment ahead */
+
+    if ((ngx_msec_int_t) (ngx_current_msec - ngx_agent_keys->second) >= 1000) {
         ngx_agent_keys->second = ngx_current_msec;
         ngx_agent_keys->tried = 0;
     }

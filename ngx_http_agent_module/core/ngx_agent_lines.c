@@ -52,6 +52,7 @@ typedef struct {
     unsigned                   again:1;
     unsigned                   more:1;
     unsigned                   ended:1;
+    unsigned                   limited:1;    /* the last time */
 } ngx_agent_turn_t;
 
 
@@ -347,6 +348,7 @@ ngx_agent_lines_ask(ngx_agent_lines_t *lines, ngx_agent_store_call_t *call)
         line[i].tenant = turn->node.str;
         line[i].share = call->limit / n + (i < call->limit % n);
         line[i].since = turn->again ? 0 : turn->since;
+        line[i].limited = turn->limited;
 
         turn->since = line[i].since;
         turn->again = 0;
@@ -394,6 +396,8 @@ ngx_agent_lines_after(ngx_agent_turn_t *turn, ngx_agent_line_t *line)
 {
     turn->since = line->since;
 
+    turn->limited = line->limited;
+
     if (line->limited) {
         return turn->ended ? NGX_AGENT_LINE_HUNGRY : NGX_AGENT_LINE_LIMITED;
     }
@@ -432,10 +436,6 @@ ngx_agent_lines_ended(ngx_str_t *tenant)
     ngx_queue_t        *q;
     ngx_agent_turn_t   *turn;
     ngx_agent_lines_t  *lines;
-
-    if (ngx_queue_empty(&ngx_agent_lines_limited)) {
-        return;
-    }
 
     for (q = ngx_queue_head(&ngx_agent_lines_all);
          q != ngx_queue_sentinel(&ngx_agent_lines_all);

@@ -505,5 +505,10 @@ ngx_agent_pg_refused(ngx_agent_pg_lane_t *lane, ngx_agent_pg_call_t *call,
 
     *call->slot = NULL;
     call->slot = NULL;
-    call->handler(call, NGX_ERROR, NULL);
+
+    /* 55P03: a lock was not to be had in time; it may be later */
+
+    call->handler(call, state && ngx_strcmp(state, "55P03") == 0 ? NGX_ABORT
+                                                                 : NGX_ERROR,
+                  NULL);
 }

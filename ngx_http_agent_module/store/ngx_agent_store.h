@@ -70,7 +70,8 @@ typedef struct {
                                             look at all; the store's own */
     ngx_uint_t                 taken;    /* out: of "share": as many are there
                                             may be more */
-    unsigned                   limited:1;    /* out: it may not run more now */
+    unsigned                   limited:1;    /* out: it may not run more now;
+                                                in: so it was the last time */
 } ngx_agent_line_t;
 
 

@@ -51,7 +51,7 @@ static ngx_int_t ngx_agent_store_one_rows(ngx_agent_store_call_t *call,
 static ngx_int_t ngx_agent_store_retry_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows);
 static ngx_int_t ngx_agent_store_claim_lines(ngx_agent_store_call_t *call,
-    ngx_str_t *text);
+    ngx_str_t *text, ngx_uint_t *wait);
 static ngx_int_t ngx_agent_store_lines_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows);
 static ngx_int_t ngx_agent_store_claim_rows(ngx_agent_store_call_t *call,
@@ -156,9 +156,12 @@ ngx_int_t
 ngx_agent_store_claim(ngx_agent_store_call_t *call)
 {
     ngx_str_t             lines;
+    ngx_uint_t            wait;
     ngx_agent_pg_call_t  *pg;
 
-    if (ngx_agent_store_claim_lines(call, &lines) != NGX_OK) {
+    wait = 0;
+
+    if (ngx_agent_store_claim_lines(call, &lines, &wait) != NGX_OK) {
         return NGX_ABORT;
     }
 
@@ -173,6 +176,9 @@ ngx_agent_store_claim(ngx_agent_store_call_t *call)
     ngx_agent_pg_text(pg, &ngx_agent_store_owner);
     ngx_agent_pg_int4(pg, (int32_t) ngx_agent_store_conf->lease);
 
+    /* one that may wait for a tenant's limits holds nothing else */
+    pg->solo = wait ? 1 : 0;
+
     return ngx_agent_store_send(pg);
 }
 
@@ -180,7 +186,8 @@ ngx_agent_store_claim(ngx_agent_store_call_t *call)
 /* the lines as JSON; all of them together take no more than "limit" */
 
 static ngx_int_t
-ngx_agent_store_claim_lines(ngx_agent_store_call_t *call, ngx_str_t *text)
+ngx_agent_store_claim_lines(ngx_agent_store_call_t *call, ngx_str_t *text,
+    ngx_uint_t *wait)
 {
     ngx_uint_t         i, left;
     ngx_agent_json_t   j;
@@ -195,8 +202,8 @@ ngx_agent_store_claim_lines(ngx_agent_store_call_t *call, ngx_str_t *text)
     for (i = 0; i < call->lines->nelts; i++) {
         line[i].share = ngx_min(line[i].share, left);
         line[i].taken = 0;
-        line[i].limited = 0;
         left -= line[i].share;
+        *wait |= line[i].limited;
 
         ngx_agent_json_object(&j);
         ngx_agent_json_key(&j, "tenant");
@@ -205,7 +212,11 @@ ngx_agent_store_claim_lines(ngx_agent_store_call_t *call, ngx_str_t *text)
         ngx_agent_json_int(&j, (int64_t) line[i].share);
         ngx_agent_json_key(&j, "since");
         ngx_agent_json_int(&j, line[i].since);
+        ngx_agent_json_key(&j, "wait");
+        ngx_agent_json_bool(&j, line[i].limited);
         ngx_agent_json_object_end(&j);
+
+        line[i].limited = 0;
     }
 
     ngx_agent_json_array_end(&j);
@@ -271,6 +282,11 @@ ngx_agent_store_claim_rows(ngx_agent_store_call_t *call,
 ngx_int_t
 ngx_agent_store_lines(ngx_agent_store_call_t *call)
 {
+    if (ngx_agent_pg_uptime(NGX_AGENT_PG_READER) == 0) {
+        /* it comes again; what waits meanwhile is to be clients' calls */
+        return NGX_ABORT;
+    }
+
     return ngx_agent_store_send(ngx_agent_store_call_all(call,
                         NGX_AGENT_SQL_LINES, ngx_agent_store_lines_rows));
 }
@@ -704,7 +720,7 @@ ngx_agent_store_replan(void)
         }
 
         /* it sees no rows */
-        ngx_str_null(&pg->scope);
+        ngx_str_set(&pg->scope, "");
         pg->lane = lane;
 
         /* its own batch, if it is one, counts as idle next time */

@@ -379,8 +379,8 @@ const ngx_agent_pg_stmt_t
       1 },
 
     /*
-     * $2: [{"tenant", "share", "since"}], from each the oldest first; a row
-     * at least for each.  "since", in ms, is where the last claim has found
+     * $2: [{"tenant", "share", "since", "wait"}], from each the oldest first;
+     * a row at least for each.  "since", in ms, is where the last claim has found
      * the first ones: in front of it there may be a long row of entries that
      * are gone and that nobody may clean up yet.
      */
@@ -391,11 +391,11 @@ const ngx_agent_pg_stmt_t
       "         case when exists (select from agent.quota q"
       "                where q.tenant = l.tenant"
       "                  and q.max_running is not null)"
-      "              then agent.may_run(l.tenant, l.share)"
+      "              then agent.may_run(l.tenant, l.share, l.wait)"
       "              else l.share end as n"
       "  from rows from (json_to_recordset($2::json)"
-      "         as (tenant text, share int4, since int8))"
-      "       with ordinality as l(tenant, share, since, ord)"
+      "         as (tenant text, share int4, since int8, wait bool))"
+      "       with ordinality as l(tenant, share, since, wait, ord)"
       "), picked as ("
       "  select r.ord, q.task_id, q.seq, q.run_at, q.watched"
       "  from room r cross join lateral ("

@@ -222,6 +222,7 @@ ngx_agent_store_end_step(ngx_agent_store_call_t *call)
         ngx_agent_pg_json(pg, &artifacts);
         ngx_agent_store_id_or_null(pg, call->next);
         ngx_agent_pg_bool(pg, call->watched);
+        pg->solo = call->careful;
     }
 
     pg->patient = 1;
@@ -298,6 +299,12 @@ ngx_agent_store_end_room(ngx_agent_store_call_t *call,
 {
     if (PQnfields(rows->res) == 1 || !ngx_agent_pg_get_bool(rows, 0, 1)) {
         return NGX_OK;
+    }
+
+    if (!call->careful) {
+        /* together with others there was no room; by itself it may have some */
+        call->careful = 1;
+        return ngx_agent_store_end_step(call);
     }
 
     return ngx_agent_store_quota(call, rows, NGX_AGENT_KEY_QUOTA
