@@ -380,9 +380,9 @@ const ngx_agent_pg_stmt_t
 
     /*
      * $2: [{"tenant", "share", "since", "wait"}], from each the oldest first;
-     * a row at least for each.  "since", in ms, is where the last claim has found
-     * the first ones: in front of it there may be a long row of entries that
-     * are gone and that nobody may clean up yet.
+     * a row at least for each.  "since", in ms, is where the last claim has
+     * found the first ones: in front of it there may be a long row of entries
+     * that are gone and that nobody may clean up yet.
      */
     { "claim",
       "with room as materialized ("
