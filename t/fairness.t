@@ -151,9 +151,9 @@ sub late_comer {
     my @tenants = qw(share-a share-b share-c);
 
     # not the same number of steps, nor the same age
-    put('share-a', 2000, after => -3600);
-    put('share-b', 400, after => -60);
-    put('share-c', 400);
+    put('share-a', 3000, after => -3600);
+    put('share-b', 1600, after => -60);
+    put('share-c', 1500);
 
     my $n = start(workers => 2, http => '    agent_concurrency 3;');
     ok(poll_until(sub { order(@tenants) >= 300 }, 60),
