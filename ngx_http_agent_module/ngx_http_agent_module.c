@@ -12,9 +12,14 @@
 #include "ngx_http_agent_web.h"
 
 
+/* bytes of free memory that a worker keeps for its next steps */
+#define NGX_HTTP_AGENT_TRIM  (4 * 1024 * 1024)
+
+
 static ngx_int_t ngx_http_agent_postconfiguration(ngx_conf_t *cf);
 static ngx_int_t ngx_http_agent_init_module(ngx_cycle_t *cycle);
 static ngx_int_t ngx_http_agent_init_process(ngx_cycle_t *cycle);
+static void ngx_http_agent_init_malloc(void);
 static ngx_int_t ngx_http_agent_init_rooms(ngx_cycle_t *cycle,
     ngx_http_agent_main_conf_t *amcf);
 static void ngx_http_agent_exit_process(ngx_cycle_t *cycle);
@@ -158,6 +163,7 @@ ngx_http_agent_init_process(ngx_cycle_t *cycle)
         return NGX_OK;
     }
 
+    ngx_http_agent_init_malloc();
     ngx_agent_stat_init(cycle);
 
     if (amcf->artifacts
@@ -174,6 +180,21 @@ ngx_http_agent_init_process(ngx_cycle_t *cycle)
     }
 
     return ngx_http_agent_init_rooms(cycle, amcf);
+}
+
+
+/*
+ * A batch ends many steps at once, and with them goes all their memory: glibc
+ * would give 128 KB of it back to the kernel each time, and get it again page
+ * by page for the next ones.
+ */
+
+static void
+ngx_http_agent_init_malloc(void)
+{
+#ifdef M_TRIM_THRESHOLD
+    (void) mallopt(M_TRIM_THRESHOLD, NGX_HTTP_AGENT_TRIM);
+#endif
 }
 
 
@@ -199,7 +220,9 @@ ngx_http_agent_init_rooms(ngx_cycle_t *cycle,
         return NGX_ERROR;
     }
 
-    if (ngx_agent_core_init(cycle, core) != NGX_OK) {
+    if (ngx_http_agent_run_init(cycle) != NGX_OK
+        || ngx_agent_core_init(cycle, core) != NGX_OK)
+    {
         ngx_agent_store_exit(cycle);
         return NGX_ERROR;
     }

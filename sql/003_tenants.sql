@@ -106,6 +106,41 @@ alter table agent.step
 -- of those would cost as much as all the rest of a step.
 alter table agent.step set (toast_tuple_target = 8160);
 
+-- No plan depends on what is in these, and they are long: ANALYZE need not
+-- read them.
+alter table agent.task
+    alter column input set statistics 0,
+    alter column additional_input set statistics 0;
+alter table agent.step
+    alter column input set statistics 0,
+    alter column additional_input set statistics 0,
+    alter column output set statistics 0,
+    alter column additional_output set statistics 0,
+    alter column turns set statistics 0,
+    alter column story set statistics 0,
+    alter column trace set statistics 0;
+
+-- What all traces have in common, like the tools that each request to an LLM
+-- ends with, is here once, as it stands in JSON.  In a trace its mark stands
+-- for it: between two "\/", which nobody else writes so.
+create table agent.trace_part (
+    mark  text primary key,
+    part  text not null
+);
+
+create function agent.whole_trace(p_trace text) returns text
+language plpgsql stable as $$
+declare
+    v_part agent.trace_part;
+begin
+    for v_part in select * from agent.trace_part
+                  where position(mark in p_trace) > 0 loop
+        p_trace := replace(p_trace, v_part.mark, v_part.part);
+    end loop;
+    return p_trace;
+end
+$$;
+
 create index step_limited on agent.step (tenant, status)
     where limited and status in (0, 1);
 
@@ -132,22 +167,23 @@ returns boolean
 language plpgsql as $$
 declare
     v_limited boolean;
-    v_timeout text;
+    v_set     text;
 begin
-    perform set_config('agent.tenant', p_who, not p_stay);
+    -- by ":=", which runs no query: this is done for each batch
+    v_set := set_config('agent.tenant', p_who, not p_stay);
 
     v_limited := agent.everyone();
 
     if exists (select from agent.quota where tenant = agent.tenant()) then
-        v_timeout := current_setting('lock_timeout');
+        v_set := current_setting('lock_timeout');
         perform set_config('lock_timeout', '250ms', true);
         perform from agent.quota where tenant = agent.tenant()
             for no key update;
         v_limited := found;
-        perform set_config('lock_timeout', v_timeout, true);
+        perform set_config('lock_timeout', v_set, true);
     end if;
 
-    perform set_config('agent.limited', v_limited::int::text, not p_stay);
+    v_set := set_config('agent.limited', v_limited::int::text, not p_stay);
     return v_limited;
 end
 $$;
@@ -298,8 +334,11 @@ begin
 end
 $$;
 
+-- Not "agent.limited()": what a trigger asks is planned for each statement,
+-- and a function of SQL would be parsed each time.
 create trigger usage_count after insert on agent.usage
-    for each row when (agent.limited() and new.price > 0)
+    for each row when (new.price > 0
+                       and current_setting('agent.limited', true) = '1')
     execute function agent.count_money();
 
 create function agent.count_bytes() returns trigger
@@ -318,7 +357,8 @@ end
 $$;
 
 create trigger artifact_count after insert or delete on agent.artifact
-    for each row when (agent.limited()) execute function agent.count_bytes();
+    for each row when (current_setting('agent.limited', true) = '1')
+    execute function agent.count_bytes();
 
 
 -- A key that is changed is told to every nginx.

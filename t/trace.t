@@ -157,6 +157,28 @@ sub well_formed {
     is("$a->{tokens_in} $a->{tokens_out}",
        "$used->{tokens_in} $used->{tokens_out}", 'its tokens');
 
+    is(length encode_utf8($a->{request}), $call->{bytes},
+       'no byte more or less');
+    like($a->{request}, qr/"name":"ask_user"/, 'the tools are in it');
+
+    # what all have in common is stored once, and nobody can pass for it
+    my $kept = $pg->psql(
+        "select trace from agent.step where step_id = '$id'");
+    unlike($kept, qr/ask_user/, 'and not in the row');
+    like($kept, qr{\\/[0-9a-f]{32}\\/"}, 'which has a mark for them');
+    my ($short) = $kept =~ m{\\/([0-9a-f]{32})\\/};
+    is($pg->psql("select count(*) from agent.trace_part where mark = "
+                 . "'\\/$short\\/'"), 1, 'the mark is on record, once');
+
+    for my $fake ("\\/$short\\/", "/$short/", "\\\\/$short\\\\/",
+                  "\\\\\\/$short\\\\\\/", "\"\\/$short\\/\"", "\\/$short\\") {
+        my (undef, $like) = traced('/x/tthree', "no mark: $fake");
+        my $said = decode($like->{attempts}[0]{request});
+        is($said->{messages}[0]{content}, "no mark: $fake",
+           "$fake in a text stays what it is");
+        is(scalar @{$said->{tools}}, 5, 'and the tools are there');
+    }
+
     # the route
     my $path = "/x/tthree/tasks/$task/steps/$id/trace";
     my $head = $nginx->request(method => 'HEAD', path => $path);

@@ -47,7 +47,7 @@ my @open = split /\n/, $pg->psql(
     . "c.table_schema = 'agent' and c.table_name = t.table_name and "
     . "c.column_name = 'tenant') order by 1");
 
-is("@open", 'key_change schema_version worker',
+is("@open", 'key_change schema_version trace_part worker',
    'tables without a tenant are known, and have nothing of one');
 
 is($pg->psql("select rolsuper or rolbypassrls from pg_roles where rolname = "

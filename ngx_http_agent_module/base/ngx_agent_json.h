@@ -143,11 +143,12 @@ void ngx_agent_json_raw(ngx_agent_json_t *j, ngx_str_t *raw,
 
 /*
  * A string in pieces (a file's content): begin, any number of parts split
- * anywhere, end.
+ * anywhere, end.  A raw part is JSON already: its escapes are made.
  */
 void ngx_agent_json_string_begin(ngx_agent_json_t *j);
 void ngx_agent_json_string_part(ngx_agent_json_t *j, const u_char *p,
     size_t n);
+void ngx_agent_json_string_raw(ngx_agent_json_t *j, ngx_str_t *raw);
 void ngx_agent_json_string_end(ngx_agent_json_t *j);
 
 /* NGX_OK with the text (in the pool), or NGX_ERROR: no memory */

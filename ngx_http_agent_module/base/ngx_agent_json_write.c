@@ -13,6 +13,7 @@ static ngx_int_t ngx_agent_json_room(ngx_agent_json_t *j, size_t n);
 static void ngx_agent_json_put(ngx_agent_json_t *j, const void *p, size_t n);
 static void ngx_agent_json_open(ngx_agent_json_t *j, const char *text);
 static void ngx_agent_json_close(ngx_agent_json_t *j, const char *text);
+static void ngx_agent_json_broken(ngx_agent_json_t *j);
 static void ngx_agent_json_escape(ngx_agent_json_t *j, u_char c);
 static size_t ngx_agent_json_carry(ngx_agent_json_t *j, const u_char *p,
     size_t n);
@@ -388,14 +389,30 @@ ngx_agent_json_escape(ngx_agent_json_t *j, u_char c)
 }
 
 
-void
-ngx_agent_json_string_end(ngx_agent_json_t *j)
+/* a character that the last part had begun, and that does not go on */
+
+static void
+ngx_agent_json_broken(ngx_agent_json_t *j)
 {
     if (j->carry_len) {
         ngx_agent_json_put(j, NGX_AGENT_UTF8_BAD, NGX_AGENT_UTF8_BAD_LEN);
         j->carry_len = 0;
     }
+}
 
+
+void
+ngx_agent_json_string_raw(ngx_agent_json_t *j, ngx_str_t *raw)
+{
+    ngx_agent_json_broken(j);
+    ngx_agent_json_put(j, raw->data, raw->len);
+}
+
+
+void
+ngx_agent_json_string_end(ngx_agent_json_t *j)
+{
+    ngx_agent_json_broken(j);
     ngx_agent_json_close(j, "\"");
 }
 

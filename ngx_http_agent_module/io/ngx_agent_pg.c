@@ -9,6 +9,7 @@
 
 
 #define NGX_AGENT_PG_TICK         100        /* ms between looks at deadlines */
+#define NGX_AGENT_PG_LOOKS        8          /* at the sockets, before a batch */
 #define NGX_AGENT_PG_STALL        10000      /* ms: a silent server is dead */
 #define NGX_AGENT_PG_SENDS        5          /* of one call, at most */
 
@@ -37,6 +38,13 @@ ngx_agent_pg_init(ngx_cycle_t *cycle, ngx_agent_pg_conf_t *conf)
 {
     ngx_uint_t            i;
     ngx_agent_pg_lane_t  *lane;
+
+    if (conf->nstmts > NGX_AGENT_PG_STMTS) {
+        ngx_log_error(NGX_LOG_EMERG, cycle->log, 0,
+                      "agent pg: %ui statements, there is room for %d",
+                      conf->nstmts, NGX_AGENT_PG_STMTS);
+        return NGX_ERROR;
+    }
 
     for (i = 0; i < NGX_AGENT_PG_LANES; i++) {
 
@@ -176,6 +184,7 @@ ngx_agent_pg_call(ngx_agent_pg_call_t *call)
     call->slot = NULL;
     call->sent = 0;
     call->unsure = 0;
+    call->passed = 0;
     call->deadline = ngx_current_msec + lane->conf->wait;
 
     ngx_agent_pg_enqueue(lane, call, 0);
@@ -216,6 +225,7 @@ ngx_agent_pg_enqueue(ngx_agent_pg_lane_t *lane, ngx_agent_pg_call_t *call,
     }
 
     lane->nwaiting++;
+    lane->kinds[call->stmt]++;
     ngx_agent_pg_show(lane);
 }
 
@@ -228,6 +238,7 @@ ngx_agent_pg_dequeue(ngx_agent_pg_lane_t *lane, ngx_agent_pg_call_t *call)
 
     if (lane) {
         lane->nwaiting--;
+        lane->kinds[call->stmt]--;
         ngx_agent_pg_show(lane);
     }
 }
@@ -299,6 +310,7 @@ static void
 ngx_agent_pg_lost(void *owner)
 {
     ngx_uint_t            i, n;
+    ngx_agent_pg_call_t  *call;
     ngx_agent_pg_lane_t  *lane = owner;
 
     for (i = lane->delivered; i < lane->ngroups; i++) {
@@ -312,10 +324,16 @@ ngx_agent_pg_lost(void *owner)
                                         : lane->ncalls;
 
     for (n = lane->ncalls; n > i; n--) {
-        if (lane->calls[n - 1]) {
-            lane->calls[n - 1]->unsure = 1;
-            ngx_agent_pg_requeue(lane, lane->calls[n - 1]);
+        call = lane->calls[n - 1];
+
+        if (call == NULL) {
+            continue;
         }
+
+        call->unsure = 1;
+        call->stmt = call->again ? call->again : call->stmt;
+
+        ngx_agent_pg_requeue(lane, call);
     }
 
     lane->ncalls = 0;
@@ -323,10 +341,32 @@ ngx_agent_pg_lost(void *owner)
 }
 
 
+/*
+ * When a batch has come back, the sockets are looked at with no wait before
+ * the next one goes, and again while that brings more calls: batches grow
+ * with the load.  A call that comes alone goes at once.
+ */
+
 static void
 ngx_agent_pg_send_handler(ngx_event_t *ev)
 {
-    ngx_agent_pg_send(ev->data);
+    ngx_agent_pg_lane_t  *lane;
+
+    lane = ev->data;
+
+    if (lane->looks) {
+
+        if (lane->looks < NGX_AGENT_PG_LOOKS && lane->nwaiting > lane->seen) {
+            lane->looks++;
+            lane->seen = lane->nwaiting;
+            ngx_post_event(&lane->send, &ngx_posted_next_events);
+            return;
+        }
+
+        lane->looks = 0;
+    }
+
+    ngx_agent_pg_send(lane);
 }
 
 

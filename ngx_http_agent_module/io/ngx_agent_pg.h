@@ -61,6 +61,9 @@ struct ngx_agent_pg_call_s {
     ngx_log_t                 *log;
 
     ngx_uint_t                 stmt;
+    ngx_uint_t                 again;        /* takes its place when the call
+                                                is sent again and may have
+                                                happened; 0: none does */
     ngx_uint_t                 lane;
     ngx_str_t                  scope;        /* for whom; a batch goes in the
                                                 order of scopes, statements, */
@@ -74,6 +77,7 @@ struct ngx_agent_pg_call_s {
     unsigned                   late:1;       /* its scope is the last one */
     unsigned                   unsure:1;     /* sent, and then the connection
                                                 was lost */
+    unsigned                   passed:1;     /* a batch of others went first */
 
     u_char                     scratch[64];
     ngx_uint_t                 scratched;

@@ -7,6 +7,9 @@
 #include "ngx_agent_pg_lane.h"
 
 
+/* calls that wait: under load, so that a batch is better of one statement */
+#define NGX_AGENT_PG_MANY         8
+
 /* of one execution: nested loops over its arrays grow with the square */
 #define NGX_AGENT_PG_GROUP        64
 
@@ -16,6 +19,7 @@
 static ngx_uint_t ngx_agent_pg_answered(ngx_agent_pg_lane_t *lane);
 static void ngx_agent_pg_count(ngx_agent_pg_lane_t *lane);
 static void ngx_agent_pg_gather(ngx_agent_pg_lane_t *lane);
+static ngx_uint_t ngx_agent_pg_kind(ngx_agent_pg_lane_t *lane);
 static void ngx_agent_pg_group(ngx_agent_pg_lane_t *lane);
 static ngx_uint_t ngx_agent_pg_same_scope(ngx_agent_pg_call_t *a,
     ngx_agent_pg_call_t *b);
@@ -82,19 +86,28 @@ static void
 ngx_agent_pg_gather(ngx_agent_pg_lane_t *lane)
 {
     size_t                bytes;
-    ngx_uint_t            i, solo;
-    ngx_queue_t          *q;
+    ngx_uint_t            i, kind, solo;
+    ngx_queue_t          *q, *next;
     ngx_agent_pg_call_t  *call;
 
     bytes = 0;
     solo = 0;
+    kind = ngx_agent_pg_kind(lane);
 
-    while (!ngx_queue_empty(&lane->waiting)
+    for (q = ngx_queue_head(&lane->waiting);
+         q != ngx_queue_sentinel(&lane->waiting)
            && lane->ncalls < NGX_AGENT_PG_BATCH
-           && bytes < NGX_AGENT_PG_BATCH_BYTES)
+           && bytes < NGX_AGENT_PG_BATCH_BYTES;
+         q = next)
     {
-        q = ngx_queue_head(&lane->waiting);
+        next = ngx_queue_next(q);
         call = ngx_queue_data(q, ngx_agent_pg_call_t, queue);
+
+        if (kind != NGX_AGENT_PG_STMTS && call->stmt != kind && !call->passed)
+        {
+            call->passed = 1;
+            continue;
+        }
 
         if (lane->ncalls == 0) {
             solo = call->solo;
@@ -120,6 +133,32 @@ ngx_agent_pg_gather(ngx_agent_pg_lane_t *lane)
     for (i = 0; i < lane->ncalls; i++) {
         lane->calls[i]->slot = &lane->calls[i];
     }
+}
+
+
+/*
+ * An execution costs as much as some ten rows of it, so under load a batch is
+ * of one statement, whichever has the most calls, and of those who were
+ * passed over by the last one: nobody waits for two.  NGX_AGENT_PG_STMTS: all
+ * may go.
+ */
+
+static ngx_uint_t
+ngx_agent_pg_kind(ngx_agent_pg_lane_t *lane)
+{
+    ngx_uint_t  i, kind;
+
+    if (lane->nwaiting < NGX_AGENT_PG_MANY) {
+        return NGX_AGENT_PG_STMTS;
+    }
+
+    for (i = 1, kind = 0; i < lane->conf->nstmts; i++) {
+        if (lane->kinds[i] > lane->kinds[kind]) {
+            kind = i;
+        }
+    }
+
+    return kind;
 }
 
 
@@ -348,10 +387,8 @@ ngx_agent_pg_unit_done(ngx_agent_pg_lane_t *lane)
         lane->ncalls = 0;
         ngx_agent_pg_watch(lane);
 
-        /*
-         * After one more look at the sockets, with no wait: whoever is ready
-         * to call comes along, and batches grow with the load.
-         */
+        lane->looks = 1;
+        lane->seen = 0;
         ngx_post_event(&lane->send, &ngx_posted_next_events);
     }
 }

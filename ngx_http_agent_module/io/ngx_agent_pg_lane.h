@@ -21,6 +21,7 @@
 
 
 #define NGX_AGENT_PG_BATCH        256        /* calls of one batch */
+#define NGX_AGENT_PG_STMTS        64         /* statements at most */
 
 
 typedef struct {
@@ -38,10 +39,15 @@ typedef struct {
     ngx_uint_t                 number;       /* NGX_AGENT_PG_WRITER, ... */
     ngx_queue_t                waiting;
     ngx_uint_t                 nwaiting;
+    ngx_uint_t                 kinds[NGX_AGENT_PG_STMTS];
+                                             /* the same, by statements */
     ngx_msec_t                 since;        /* connected */
     ngx_uint_t                 connection;   /* of the connection, from 1 */
     ngx_uint_t                 batches;      /* sent */
     ngx_event_t                send;         /* posted */
+    ngx_uint_t                 looks;        /* at the sockets, since the last
+                                                batch came back */
+    ngx_uint_t                 seen;         /* nwaiting at the last of them */
     ngx_event_t                tick;
     ngx_agent_pg_bind_t        bind;
 

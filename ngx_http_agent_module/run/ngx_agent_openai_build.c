@@ -41,12 +41,9 @@ static size_t ngx_agent_talk_size(ngx_agent_agent_t *agent,
     ngx_agent_task_t *task, ngx_array_t *history, ngx_agent_step_t *step);
 
 
-/*
- * The end of every body: the tools, as the endpoint wants them, which
- * ngx_http_agent_tools.c carries out.
- */
+/* ngx_http_agent_tools.c carries them out */
 
-static ngx_str_t  ngx_agent_openai_tools = ngx_string(
+ngx_str_t  ngx_agent_openai_tools = ngx_string(
     ",\"tools\":["
     "{\"type\":\"function\",\"function\":{\"name\":\"write_artifact\","
     "\"description\":\"Writes a file that the user gets. Give the whole "

@@ -28,6 +28,10 @@ typedef struct {
 } ngx_agent_openai_call_t;
 
 
+/* The end of every body: the tools, as the endpoint wants them. */
+extern ngx_str_t  ngx_agent_openai_tools;
+
+
 /*
  * history: ngx_agent_step_t, all steps before this one, oldest first; may be
  * NULL.  step: the step to be run, its input in clear.  The body comes in two

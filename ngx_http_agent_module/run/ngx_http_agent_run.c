@@ -694,6 +694,13 @@ ngx_http_agent_run_reason(ngx_http_agent_run_t *run, const char *what,
 }
 
 
+ngx_int_t
+ngx_http_agent_run_init(ngx_cycle_t *cycle)
+{
+    return ngx_http_agent_trace_init(cycle);
+}
+
+
 void
 ngx_http_agent_run_exit(ngx_cycle_t *cycle)
 {

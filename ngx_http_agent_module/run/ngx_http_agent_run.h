@@ -22,6 +22,9 @@ extern const ngx_agent_runner_t  ngx_http_agent_runner;
 /* In postconfiguration: puts the capture filter into the chain. */
 ngx_int_t ngx_http_agent_capture_init(ngx_conf_t *cf);
 
+/* At worker start, when the store is there; NGX_ERROR: no memory. */
+ngx_int_t ngx_http_agent_run_init(ngx_cycle_t *cycle);
+
 /* At worker exit: closes what runs still have open, without saving. */
 void ngx_http_agent_run_exit(ngx_cycle_t *cycle);
 

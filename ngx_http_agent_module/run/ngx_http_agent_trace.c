@@ -22,9 +22,13 @@
 #define NGX_HTTP_AGENT_TRACE_CALLS  16
 
 /* keys, times, an address, a reason */
-#define NGX_HTTP_AGENT_TRACE_FRAME  1024
+#define NGX_HTTP_AGENT_TRACE_FRAME  768
+
+/* of a call's pool besides: nginx's own, the writer */
+#define NGX_HTTP_AGENT_TRACE_POOL  256
 
 
+static size_t ngx_http_agent_trace_size(ngx_http_agent_run_t *run);
 static void ngx_http_agent_trace_write(ngx_http_agent_run_t *run,
     ngx_agent_json_t *j);
 static void ngx_http_agent_trace_whom(ngx_http_agent_run_t *run,
@@ -39,6 +43,8 @@ static void ngx_http_agent_trace_upstream(ngx_http_agent_run_t *run,
     ngx_agent_json_t *j);
 static void ngx_http_agent_trace_request(ngx_http_agent_run_t *run,
     ngx_agent_json_t *j);
+static ngx_uint_t ngx_http_agent_trace_marked(ngx_http_agent_run_t *run,
+    ngx_agent_json_t *j);
 static void ngx_http_agent_trace_answer(ngx_http_agent_run_t *run,
     ngx_agent_json_t *j);
 static void ngx_http_agent_trace_made(ngx_http_agent_run_t *run,
@@ -49,6 +55,7 @@ static void ngx_http_agent_trace_clip(ngx_http_agent_run_t *run,
     ngx_agent_json_t *j, ngx_str_t *text, ngx_uint_t more);
 static void ngx_http_agent_trace_text(ngx_agent_json_t *j, const char *key,
     ngx_str_t *text);
+static void ngx_http_agent_trace_bytes(ngx_agent_json_t *j, ngx_str_t *text);
 static void ngx_http_agent_trace_keep(ngx_agent_live_t *live,
     ngx_agent_json_t *j);
 
@@ -178,6 +185,7 @@ ngx_http_agent_trace_body(ngx_http_agent_run_t *run, u_char *p, size_t n)
 void
 ngx_http_agent_trace_called(ngx_http_agent_run_t *run)
 {
+    size_t                   size, room;
     ngx_pool_t              *pool;
     ngx_agent_json_t        *j;
     ngx_http_agent_trace_t  *t;
@@ -190,7 +198,12 @@ ngx_http_agent_trace_called(ngx_http_agent_run_t *run)
 
     t->ended = ngx_current_msec;
 
-    pool = ngx_create_pool(1024, run->live->log);
+    /* the buffer in the pool's own block, where that has room for it */
+
+    size = ngx_http_agent_trace_size(run);
+    room = (size <= NGX_MAX_ALLOC_FROM_POOL) ? size : 0;
+
+    pool = ngx_create_pool(room + NGX_HTTP_AGENT_TRACE_POOL, run->live->log);
     if (pool == NULL) {
         t->open = 0;
         return;
@@ -205,14 +218,30 @@ ngx_http_agent_trace_called(ngx_http_agent_run_t *run)
 
     t->json = j;
 
-    ngx_agent_json_init(j, pool, NGX_HTTP_AGENT_TRACE_FRAME
-                        + ngx_min(run->body.len + run->tail.len,
-                                  run->live->agent->trace) * 5 / 4
-                        + t->len * 5 / 4);
+    ngx_agent_json_init(j, pool, size);
 
     ngx_http_agent_trace_write(run, j);
 
     t->again = 1;
+}
+
+
+/* most texts grow by less than a quarter when they are escaped */
+
+static size_t
+ngx_http_agent_trace_size(ngx_http_agent_run_t *run)
+{
+    size_t  size;
+
+    size = run->body.len;
+
+    if (ngx_http_agent_trace_part(&run->tail) == NULL) {
+        size += run->tail.len;
+    }
+
+    size = ngx_min(size, run->live->agent->trace) + run->trace.len;
+
+    return NGX_HTTP_AGENT_TRACE_FRAME + size * 5 / 4;
 }
 
 
@@ -398,6 +427,13 @@ ngx_http_agent_trace_request(ngx_http_agent_run_t *run, ngx_agent_json_t *j)
     size_t      max, n, tail;
     ngx_str_t   text;
 
+    ngx_agent_json_key(j, "request_bytes");
+    ngx_agent_json_int(j, run->body.len + run->tail.len);
+
+    if (ngx_http_agent_trace_marked(run, j)) {
+        return;
+    }
+
     max = run->live->agent->trace + NGX_HTTP_AGENT_TRACE_SLACK;
 
     n = ngx_min(run->body.len, max);
@@ -429,9 +465,31 @@ ngx_http_agent_trace_request(ngx_http_agent_run_t *run, ngx_agent_json_t *j)
     if (run->redact) {
         ngx_explicit_memzero(p, n);
     }
+}
 
-    ngx_agent_json_key(j, "request_bytes");
-    ngx_agent_json_int(j, run->body.len + run->tail.len);
+
+/* All of it, with no secret in it, and a mark for what all requests have. */
+
+static ngx_uint_t
+ngx_http_agent_trace_marked(ngx_http_agent_run_t *run, ngx_agent_json_t *j)
+{
+    ngx_str_t  *mark;
+
+    mark = ngx_http_agent_trace_part(&run->tail);
+
+    if (mark == NULL || run->redact || run->body.data == NULL
+        || run->body.len + run->tail.len > run->live->agent->trace)
+    {
+        return 0;
+    }
+
+    ngx_agent_json_key(j, "request");
+    ngx_agent_json_string_begin(j);
+    ngx_http_agent_trace_bytes(j, &run->body);
+    ngx_agent_json_string_raw(j, mark);
+    ngx_agent_json_string_end(j);
+
+    return 1;
 }
 
 
@@ -629,14 +687,10 @@ ngx_http_agent_trace_clip(ngx_http_agent_run_t *run, ngx_agent_json_t *j,
 }
 
 
-/* Bytes that are no text become U+FFFD, and so does NUL, which few expect. */
-
 static void
 ngx_http_agent_trace_text(ngx_agent_json_t *j, const char *key,
     ngx_str_t *text)
 {
-    u_char  *p, *end, *nul;
-
     ngx_agent_json_key(j, key);
 
     if (text->data == NULL) {
@@ -645,6 +699,17 @@ ngx_http_agent_trace_text(ngx_agent_json_t *j, const char *key,
     }
 
     ngx_agent_json_string_begin(j);
+    ngx_http_agent_trace_bytes(j, text);
+    ngx_agent_json_string_end(j);
+}
+
+
+/* Bytes that are no text become U+FFFD, and so does NUL, which few expect. */
+
+static void
+ngx_http_agent_trace_bytes(ngx_agent_json_t *j, ngx_str_t *text)
+{
+    u_char  *p, *end, *nul;
 
     p = text->data;
     end = p + text->len;
@@ -662,8 +727,6 @@ ngx_http_agent_trace_text(ngx_agent_json_t *j, const char *key,
                                    NGX_AGENT_UTF8_BAD_LEN);
         p = nul + 1;
     }
-
-    ngx_agent_json_string_end(j);
 }
 
 

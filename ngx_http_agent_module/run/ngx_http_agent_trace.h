@@ -51,6 +51,13 @@ typedef struct {
 } ngx_http_agent_trace_t;
 
 
+/* For this worker: has the store keep what traces have in common. */
+ngx_int_t ngx_http_agent_trace_init(ngx_cycle_t *cycle);
+
+/* What stands for a text in traces, as JSON writes it; NULL: it itself. */
+ngx_str_t *ngx_http_agent_trace_part(ngx_str_t *text);
+
+
 /* A call is about to go out. */
 void ngx_http_agent_trace_start(ngx_http_agent_run_t *run,
     ngx_http_agent_fake_conf_t *conf);

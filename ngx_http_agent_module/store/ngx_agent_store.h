@@ -276,7 +276,10 @@ ngx_int_t ngx_agent_store_neighbours(ngx_agent_store_call_t *call);
 /* What is too old goes: queued steps nobody took, keys, dead workers. */
 ngx_int_t ngx_agent_store_expire(ngx_agent_store_call_t *call);
 
-/* This process is a worker. */
+/*
+ * This process is a worker.  What traces have in common is stored with that:
+ * nothing must stand for it before.
+ */
 ngx_int_t ngx_agent_store_register(ngx_agent_store_call_t *call);
 
 /*
@@ -319,6 +322,14 @@ ngx_int_t ngx_agent_store_usage(ngx_agent_store_call_t *call);
  * ended, as text
  */
 ngx_int_t ngx_agent_store_get_trace(ngx_agent_store_call_t *call);
+
+/*
+ * A text that traces have in common, escaped as in a JSON string, and what
+ * stands for it in them; both stay while the worker lives.  shared: it is on
+ * record, so that the mark may be used.
+ */
+void ngx_agent_store_share(ngx_str_t *mark, ngx_str_t *part);
+ngx_uint_t ngx_agent_store_shared(void);
 
 /* in: task->id; out: task */
 ngx_int_t ngx_agent_store_get_task(ngx_agent_store_call_t *call);

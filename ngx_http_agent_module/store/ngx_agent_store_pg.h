@@ -79,6 +79,9 @@ ngx_agent_key_e ngx_agent_store_keyed(ngx_agent_store_call_t *call,
 void ngx_agent_store_reverse(ngx_array_t *list);
 
 /* what this process calls itself in agent.step.owner, and its host */
+extern ngx_str_t                ngx_agent_store_trace_mark;
+extern ngx_str_t                ngx_agent_store_trace_part;
+extern ngx_uint_t               ngx_agent_store_trace_known;
 extern ngx_str_t                ngx_agent_store_owner;
 extern ngx_str_t                ngx_agent_store_host;
 extern int64_t                  ngx_agent_store_born;

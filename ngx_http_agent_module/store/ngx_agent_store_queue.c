@@ -65,6 +65,8 @@ static void ngx_agent_store_renew_done(ngx_agent_store_call_t *call);
 static void ngx_agent_store_renew_count(ngx_agent_store_renewal_t *renewal);
 static ngx_int_t ngx_agent_store_total_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows);
+static ngx_int_t ngx_agent_store_registered(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows);
 static ngx_int_t ngx_agent_store_worker_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows);
 static void ngx_agent_store_replanned(ngx_agent_store_call_t *call);
@@ -576,7 +578,8 @@ ngx_agent_store_register(ngx_agent_store_call_t *call)
 {
     ngx_agent_pg_call_t  *pg;
 
-    pg = ngx_agent_store_call_all(call, NGX_AGENT_SQL_REGISTER, NULL);
+    pg = ngx_agent_store_call_all(call, NGX_AGENT_SQL_REGISTER,
+                                  ngx_agent_store_registered);
     if (pg == NULL) {
         return NGX_ABORT;
     }
@@ -585,8 +588,20 @@ ngx_agent_store_register(ngx_agent_store_call_t *call)
     ngx_agent_pg_text(pg, &ngx_agent_store_host);
     ngx_agent_pg_int4(pg, (int32_t) ngx_pid);
     ngx_agent_pg_int8(pg, ngx_agent_store_born);
+    ngx_agent_store_text_or_null(pg, &ngx_agent_store_trace_mark);
+    ngx_agent_store_text_or_null(pg, &ngx_agent_store_trace_part);
 
     return ngx_agent_store_send(pg);
+}
+
+
+static ngx_int_t
+ngx_agent_store_registered(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows)
+{
+    ngx_agent_store_trace_known = 1;
+
+    return NGX_OK;
 }
 
 

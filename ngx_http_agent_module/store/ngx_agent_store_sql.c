@@ -193,14 +193,17 @@ const ngx_agent_pg_stmt_t
       " from u left join old on true",
       8, { UUID, TEXT, UUID, TEXT, TEXT, INT8, TEXT, TEXT }, 0 },
 
-    /* a secret is not for this one: 8, it is to go by the next statement */
+    /*
+     * A secret is not for this one: 8, it is to go by the next statement; and
+     * so does a call that is sent again and may have happened.
+     */
     { "begin_step",
       JUDGED("unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[],"
              "       $5::json[], $6::text[], $7::int4[], $8::text[])"
              "  with ordinality"
              "  as u(task_id, tenant, step_id, input, additional_input,"
              "       owner, lease, traceparent, ord)", "false", "", NO_REPLAY,
-             CAREFUL)
+             "", CAREFUL)
       BEGUN("judged", "verdict = 0 and not redact", "1", "1", "owner", LEASED,
             "", "")
       VERDICTS("case when j.redact then 8 else 2 end", ""),
@@ -215,7 +218,7 @@ const ngx_agent_pg_stmt_t
              "  as u(task_id, tenant, step_id, input, additional_input,"
              "       owner, lease, traceparent, queue, agents_full, watched,"
              "       refuse, ord)",
-             QUEUE_ANYWAY, "", NO_REPLAY, CAREFUL REFUSE)
+             QUEUE_ANYWAY, "", NO_REPLAY, TWICE, CAREFUL REFUSE)
       BEGUN_PUT("judged", PUT, "", "")
       QUEUED
       VERDICTS("2", ", " WAKE("queued", "")),
@@ -244,6 +247,7 @@ const ngx_agent_pg_stmt_t
              "     and (k.print <> u.print or exists"
              "       (select from agent.step s where s.task_id = k.task_id"
              "          and s.step_id = k.item_id))) k on true", REPLAY,
+             TWICE,
              REFUSE " when agent.limited() and " OVER " > 0"
                     " then 20 + " OVER)
       ", keyed as ("
@@ -563,11 +567,17 @@ const ngx_agent_pg_stmt_t
     { "delete_task", "select * from agent.delete_task($1::text, $2::uuid)",
       2, { TEXT, UUID }, 0 },
 
+    /* $5: what stands in traces for $6, and may be null */
     { "register",
-      "insert into agent.worker (name, host, pid, born)"
+      "with part as ("
+      "  insert into agent.trace_part (mark, part)"
+      "  select $5::text, $6::text where $5::text is not null"
+      "  on conflict do nothing"
+      ")"
+      " insert into agent.worker (name, host, pid, born)"
       " values ($1::text, $2::text, $3::int4, $4::int8)"
       " on conflict (name) do update set seen_at = now()",
-      4, { TEXT, TEXT, INT4, INT8 }, 0 },
+      6, { TEXT, TEXT, INT4, INT8, TEXT, TEXT }, 0 },
 
     /* $2: below this id all tasks are there; $3: how many marks at most */
     { "mark", "select agent.make_marks($1::text, $2::uuid, $3::int4)",

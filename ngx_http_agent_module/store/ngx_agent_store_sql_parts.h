@@ -82,7 +82,7 @@
  * running step whose lease has lapsed is told by "lapsed": sweeping frees it.
  */
 
-#define JUDGED(source, put, keys, replay, refuse)                             \
+#define JUDGED(source, put, keys, replay, twice, refuse)                      \
     "with judged as ("                                                        \
     "  select u.*, t.agent, t.input as task_input, l.seq, l.attempt,"         \
     "         coalesce(u.traceparent, t.traceparent) as parent,"              \
@@ -91,13 +91,9 @@
     "              else coalesce(l.secret and l.status = 3"                   \
     "                     or l.redacted and l.status in (4, 5), false)"       \
     "              end as redact, l.last_owner,"                              \
-    "         case when t.task_id is null then l.last_id " replay(LAST)       \
-    "              else l.last_id end as last_id,"                            \
+    "         " replay(LAST) "l.last_id" replay(LAST_END) " as last_id,"      \
     "         case when t.task_id is null then 1"                             \
-    "              when l.last_id = u.step_id then 9"                         \
-    "              when l.seq > 1 and exists (select from agent.step s"       \
-    "                     where s.task_id = u.task_id"                        \
-    "                       and s.step_id = u.step_id) then 5 "               \
+    "              when l.last_id = u.step_id then 9 " twice                  \
     replay(VERDICT)                                                           \
     "              when l.status in (0, 1) then 2"                            \
     "              when l.is_last and coalesce(u.input, '') = '' then 3"      \
@@ -114,9 +110,20 @@
     "    order by s.seq desc limit 1) l on true" keys                         \
     ")"
 
+/*
+ * 5: begun before, and another one has begun since.  Only of a call that is
+ * sent again: others need not look through all steps of their task.
+ */
+
+#define TWICE                                                                 \
+    "when l.seq > 1 and exists (select from agent.step s"                     \
+    "       where s.task_id = u.task_id and s.step_id = u.step_id) then 5 "
+
 #define NO_REPLAY(what)
 #define REPLAY(what)     REPLAY_##what
-#define REPLAY_LAST      "when k.item_id is not null then k.item_id"
+#define REPLAY_LAST      "case when t.task_id is null or k.item_id is null"    \
+                         " then "
+#define REPLAY_LAST_END  " else k.item_id end"
 #define REPLAY_VERDICT   "when k.print <> u.print then 7"                     \
                          " when k.item_id is not null then 6"
 

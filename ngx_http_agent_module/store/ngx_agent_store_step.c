@@ -57,10 +57,18 @@ ngx_agent_store_begin_step(ngx_agent_store_call_t *call)
         stmt = NGX_AGENT_SQL_BEGIN_STEP;
     }
 
-    pg = ngx_agent_store_call(call, stmt, &step->task_id,
-                              ngx_agent_store_begin_rows);
+    /* the first parameters of the one are those of the other */
+
+    pg = ngx_agent_store_call(call, stmt == NGX_AGENT_SQL_BEGIN_STEP
+                                    ? NGX_AGENT_SQL_QUEUE_STEP : stmt,
+                              &step->task_id, ngx_agent_store_begin_rows);
     if (pg == NULL) {
         return NGX_ABORT;
+    }
+
+    if (stmt == NGX_AGENT_SQL_BEGIN_STEP) {
+        pg->again = pg->stmt;
+        pg->stmt = stmt;
     }
 
     ngx_agent_pg_id(pg, &step->task_id);
@@ -72,12 +80,10 @@ ngx_agent_store_begin_step(ngx_agent_store_call_t *call)
     ngx_agent_pg_int4(pg, (int32_t) ngx_agent_store_conf->lease);
     ngx_agent_store_text_or_null(pg, &step->traceparent);
 
-    if (stmt != NGX_AGENT_SQL_BEGIN_STEP) {
-        ngx_agent_pg_bool(pg, call->queue);
-        ngx_agent_pg_text(pg, &call->full);
-        ngx_agent_pg_bool(pg, call->watched);
-        ngx_agent_pg_bool(pg, call->refuse);
-    }
+    ngx_agent_pg_bool(pg, call->queue);
+    ngx_agent_pg_text(pg, &call->full);
+    ngx_agent_pg_bool(pg, call->watched);
+    ngx_agent_pg_bool(pg, call->refuse);
 
     if (stmt == NGX_AGENT_SQL_QUEUE_STEP_KEYED) {
         ngx_agent_pg_text(pg, &call->key);

@@ -10,6 +10,11 @@ static ngx_int_t ngx_agent_store_trace_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows);
 
 
+ngx_str_t   ngx_agent_store_trace_mark;
+ngx_str_t   ngx_agent_store_trace_part;
+ngx_uint_t  ngx_agent_store_trace_known;
+
+
 ngx_int_t
 ngx_agent_store_get_trace(ngx_agent_store_call_t *call)
 {
@@ -56,4 +61,19 @@ ngx_agent_store_trace_rows(ngx_agent_store_call_t *call,
     s[4] = &step->trace;
 
     return ngx_agent_store_texts(call, rows, 0, 6, 5, s);
+}
+
+
+void
+ngx_agent_store_share(ngx_str_t *mark, ngx_str_t *part)
+{
+    ngx_agent_store_trace_mark = *mark;
+    ngx_agent_store_trace_part = *part;
+}
+
+
+ngx_uint_t
+ngx_agent_store_shared(void)
+{
+    return ngx_agent_store_trace_known;
 }

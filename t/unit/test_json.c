@@ -496,10 +496,40 @@ parts(ngx_str_t s, const char *expected)
 }
 
 
+/* what is JSON already, behind a character that does not go on */
+
+static void
+test_raw(void)
+{
+    ngx_str_t         text, raw = S("\\/\\n");
+    ngx_pool_t       *pool;
+    ngx_agent_json_t  j;
+
+    pool = stub_pool();
+
+    ngx_agent_json_init(&j, pool, 0);
+    ngx_agent_json_string_begin(&j);
+    ngx_agent_json_string_part(&j, (u_char *) "a\xe2\x82", 3);
+    ngx_agent_json_string_raw(&j, &raw);
+    ngx_agent_json_string_part(&j, (u_char *) "\xacz", 2);
+    ngx_agent_json_string_end(&j);
+
+    ok(ngx_agent_json_done(&j, &text) == NGX_OK
+       && text.len == sizeof("\"a\xef\xbf\xbd\\/\\n\xef\xbf\xbdz\"") - 1
+       && memcmp(text.data, "\"a\xef\xbf\xbd\\/\\n\xef\xbf\xbdz\"",
+                 text.len) == 0,
+       "a raw part is put as it is");
+
+    ngx_destroy_pool(pool);
+}
+
+
 int
 main(void)
 {
     answer = NGX_OK;
+
+    test_raw();
 
     test_good();
     test_bad();

@@ -1,0 +1,78 @@
+
+/*
+ * What all requests of a dialect end with, the tools: a trace has a mark in
+ * its place, and the database has it once, or a trace would be mostly that.
+ * Only static text is stored so, nothing that is somebody's.
+ */
+
+#include "ngx_http_agent_dialect.h"
+#include "ngx_agent_store.h"
+#include "ngx_agent_openai_build.h"
+#include <ngx_md5.h>
+
+
+/*
+ * A "/" escaped as nothing else in a trace escapes it, so that no text can
+ * pass for a mark; those who look at it without agent.whole_trace() have
+ * valid JSON all the same.
+ */
+#define NGX_HTTP_AGENT_TRACE_FENCE      "\\/"
+#define NGX_HTTP_AGENT_TRACE_FENCE_LEN  (sizeof("\\/") - 1)
+
+#define NGX_HTTP_AGENT_TRACE_MARK                                             \
+    (2 * NGX_HTTP_AGENT_TRACE_FENCE_LEN + 2 * 16)
+
+
+static u_char     ngx_http_agent_trace_fenced[NGX_HTTP_AGENT_TRACE_MARK];
+static ngx_str_t  ngx_http_agent_trace_mark;
+
+
+ngx_int_t
+ngx_http_agent_trace_init(ngx_cycle_t *cycle)
+{
+    u_char            *p, digest[16];
+    ngx_md5_t          md5;
+    ngx_str_t          part;
+    ngx_agent_json_t   j;
+
+    /* as it stands in a string: without the quotes */
+
+    ngx_agent_json_init(&j, cycle->pool, 2 * ngx_agent_openai_tools.len);
+    ngx_agent_json_string(&j, &ngx_agent_openai_tools);
+
+    if (ngx_agent_json_done(&j, &part) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    part.data++;
+    part.len -= 2;
+
+    ngx_md5_init(&md5);
+    ngx_md5_update(&md5, part.data, part.len);
+    ngx_md5_final(digest, &md5);
+
+    p = ngx_cpymem(ngx_http_agent_trace_fenced, NGX_HTTP_AGENT_TRACE_FENCE,
+                   NGX_HTTP_AGENT_TRACE_FENCE_LEN);
+    p = ngx_hex_dump(p, digest, 16);
+    ngx_memcpy(p, NGX_HTTP_AGENT_TRACE_FENCE, NGX_HTTP_AGENT_TRACE_FENCE_LEN);
+
+    ngx_http_agent_trace_mark.data = ngx_http_agent_trace_fenced;
+    ngx_http_agent_trace_mark.len = NGX_HTTP_AGENT_TRACE_MARK;
+
+    ngx_agent_store_share(&ngx_http_agent_trace_mark, &part);
+
+    return NGX_OK;
+}
+
+
+ngx_str_t *
+ngx_http_agent_trace_part(ngx_str_t *text)
+{
+    if (text->len == 0 || text->data != ngx_agent_openai_tools.data
+        || !ngx_agent_store_shared())
+    {
+        return NULL;
+    }
+
+    return &ngx_http_agent_trace_mark;
+}
