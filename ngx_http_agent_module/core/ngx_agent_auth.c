@@ -476,30 +476,21 @@ ngx_agent_auth_due(ngx_event_t *ev)
 static void
 ngx_agent_auth_look(int64_t cursor)
 {
-    ngx_pool_t              *pool;
     ngx_agent_store_call_t  *call;
 
-    pool = ngx_create_pool(1024, ngx_cycle->log);
-    if (pool == NULL) {
-        return;
-    }
-
-    call = ngx_pcalloc(pool, sizeof(ngx_agent_store_call_t));
+    call = ngx_agent_store_call_create(1024, ngx_cycle->log,
+                                       ngx_agent_auth_looked);
     if (call == NULL) {
-        ngx_destroy_pool(pool);
         return;
     }
 
-    call->pool = pool;
-    call->log = ngx_cycle->log;
-    call->handler = ngx_agent_auth_looked;
     call->cursor = cursor;
 
     ngx_agent_auth_from = cursor;
     ngx_agent_auth_began = ngx_current_msec;
 
     if (ngx_agent_store_key_changes(call) != NGX_AGAIN) {
-        ngx_destroy_pool(pool);
+        ngx_destroy_pool(call->pool);
         return;
     }
 

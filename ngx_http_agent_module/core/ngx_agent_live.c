@@ -189,23 +189,13 @@ ngx_agent_live_move(ngx_agent_live_t *live, ngx_agent_live_state_e to)
 ngx_agent_store_call_t *
 ngx_agent_live_call(ngx_agent_live_t *live, ngx_agent_store_pt handler)
 {
-    ngx_pool_t              *pool;
     ngx_agent_store_call_t  *call;
 
-    pool = ngx_create_pool(1024, live->log);
-    if (pool == NULL) {
-        return NULL;
-    }
-
-    call = ngx_pcalloc(pool, sizeof(ngx_agent_store_call_t));
+    call = ngx_agent_store_call_create(1024, live->log, handler);
     if (call == NULL) {
-        ngx_destroy_pool(pool);
         return NULL;
     }
 
-    call->pool = pool;
-    call->log = live->log;
-    call->handler = handler;
     call->data = live;
     call->tenant = live->tenant;
     call->task = &live->task;
@@ -397,7 +387,6 @@ ngx_agent_live_cmp(ngx_rbtree_node_t *node, const ngx_agent_id_t *id)
 void
 ngx_agent_live_renew(ngx_log_t *log)
 {
-    ngx_pool_t              *pool;
     ngx_agent_store_call_t  *call;
 
     if (ngx_agent_live_renewing) {
@@ -409,25 +398,15 @@ ngx_agent_live_renew(ngx_log_t *log)
         return;
     }
 
-    pool = ngx_create_pool(4096, log);
-    if (pool == NULL) {
-        return;
-    }
-
-    call = ngx_pcalloc(pool, sizeof(ngx_agent_store_call_t));
+    call = ngx_agent_store_call_create(4096, log, ngx_agent_live_renewed);
     if (call == NULL) {
-        ngx_destroy_pool(pool);
         return;
     }
-
-    call->pool = pool;
-    call->log = log;
-    call->handler = ngx_agent_live_renewed;
 
     if (ngx_agent_live_leases(call) != NGX_OK
         || ngx_agent_store_renew(call) != NGX_AGAIN)
     {
-        ngx_destroy_pool(pool);
+        ngx_destroy_pool(call->pool);
         return;
     }
 

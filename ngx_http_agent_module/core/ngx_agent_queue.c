@@ -311,7 +311,6 @@ ngx_agent_queue_hungry(ngx_str_t *agent, ngx_str_t *tenant, ngx_uint_t again)
 void
 ngx_agent_queue_poll(void)
 {
-    ngx_pool_t              *pool;
     ngx_agent_store_call_t  *call;
 
     ngx_agent_queue_wish = 1;
@@ -322,23 +321,14 @@ ngx_agent_queue_poll(void)
         return;
     }
 
-    pool = ngx_create_pool(1024, ngx_cycle->log);
-    if (pool == NULL) {
-        return;
-    }
-
-    call = ngx_pcalloc(pool, sizeof(ngx_agent_store_call_t));
+    call = ngx_agent_store_call_create(1024, ngx_cycle->log,
+                                       ngx_agent_queue_polled);
     if (call == NULL) {
-        ngx_destroy_pool(pool);
         return;
     }
-
-    call->pool = pool;
-    call->log = ngx_cycle->log;
-    call->handler = ngx_agent_queue_polled;
 
     if (ngx_agent_store_lines(call) != NGX_AGAIN) {
-        ngx_destroy_pool(pool);
+        ngx_destroy_pool(call->pool);
         return;
     }
 
@@ -482,37 +472,29 @@ ngx_agent_queue_claim(ngx_agent_desk_t *desk, ngx_uint_t share)
 static ngx_int_t
 ngx_agent_queue_send(ngx_agent_desk_t *desk)
 {
-    ngx_pool_t              *pool;
-    ngx_agent_task_t        *task;
     ngx_agent_store_call_t  *call;
 
-    pool = ngx_create_pool(2048, ngx_cycle->log);
-    if (pool == NULL) {
+    call = ngx_agent_store_call_create(2048, ngx_cycle->log,
+                                       ngx_agent_queue_claimed);
+    if (call == NULL) {
         return NGX_ERROR;
     }
 
-    call = ngx_pcalloc(pool, sizeof(ngx_agent_store_call_t));
-    task = ngx_pcalloc(pool, sizeof(ngx_agent_task_t));
-
-    if (call == NULL || task == NULL) {
-        ngx_destroy_pool(pool);
+    call->task = ngx_pcalloc(call->pool, sizeof(ngx_agent_task_t));
+    if (call->task == NULL) {
+        ngx_destroy_pool(call->pool);
         return NGX_ERROR;
     }
 
-    task->agent = desk->agent->name;
-
-    call->pool = pool;
-    call->log = ngx_cycle->log;
-    call->handler = ngx_agent_queue_claimed;
+    call->task->agent = desk->agent->name;
     call->data = desk;
-    call->task = task;
     call->limit = desk->asked;
 
     if (ngx_agent_lines_ask(&desk->lines, call) != NGX_OK
         || ngx_agent_store_claim(call) != NGX_AGAIN)
     {
         ngx_agent_lines_unasked(&desk->lines);
-        ngx_destroy_pool(pool);
+        ngx_destroy_pool(call->pool);
         return NGX_ERROR;
     }
 
@@ -601,7 +583,6 @@ ngx_agent_queue_is_full(void)
 void
 ngx_agent_queue_depth(void)
 {
-    ngx_pool_t              *pool;
     ngx_agent_store_call_t  *call;
 
     if (ngx_agent_queue_wish) {
@@ -614,27 +595,19 @@ ngx_agent_queue_depth(void)
         return;
     }
 
-    pool = ngx_create_pool(1024, ngx_cycle->log);
-    if (pool == NULL) {
-        return;
-    }
-
-    call = ngx_pcalloc(pool, sizeof(ngx_agent_store_call_t));
+    call = ngx_agent_store_call_create(1024, ngx_cycle->log,
+                                       ngx_agent_queue_counted);
     if (call == NULL) {
-        ngx_destroy_pool(pool);
         return;
     }
 
-    call->pool = pool;
-    call->log = ngx_cycle->log;
-    call->handler = ngx_agent_queue_counted;
     call->limit = ngx_agent_queue_conf->queue;
 
     ngx_agent_queue_then_in = ngx_agent_stat_sum(NGX_AGENT_STAT_QUEUED);
     ngx_agent_queue_then_out = ngx_agent_stat_sum(NGX_AGENT_STAT_CLAIMED);
 
     if (ngx_agent_store_depth(call) != NGX_AGAIN) {
-        ngx_destroy_pool(pool);
+        ngx_destroy_pool(call->pool);
         return;
     }
 

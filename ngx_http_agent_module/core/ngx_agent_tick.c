@@ -283,7 +283,6 @@ static void
 ngx_agent_tick_start(ngx_agent_chore_e chore)
 {
     ngx_int_t                rc;
-    ngx_pool_t              *pool;
     ngx_agent_store_call_t  *call;
 
     static ngx_int_t       (*starts[])(ngx_agent_store_call_t *call) = {
@@ -298,26 +297,18 @@ ngx_agent_tick_start(ngx_agent_chore_e chore)
         return;
     }
 
-    pool = ngx_create_pool(1024, ngx_cycle->log);
-    if (pool == NULL) {
-        return;
-    }
-
-    call = ngx_pcalloc(pool, sizeof(ngx_agent_store_call_t));
+    call = ngx_agent_store_call_create(1024, ngx_cycle->log,
+                                       ngx_agent_tick_done);
     if (call == NULL) {
-        ngx_destroy_pool(pool);
         return;
     }
 
-    call->pool = pool;
-    call->log = ngx_cycle->log;
-    call->handler = ngx_agent_tick_done;
     call->data = &ngx_agent_chores[chore];
 
     rc = starts[chore](call);
 
     if (rc != NGX_AGAIN) {
-        ngx_destroy_pool(pool);
+        ngx_destroy_pool(call->pool);
         return;
     }
 

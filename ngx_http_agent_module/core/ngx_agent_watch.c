@@ -23,8 +23,7 @@ struct ngx_agent_far_s {
     ngx_queue_t                queue;     /* in its bucket */
     ngx_agent_watch_t         *watch;
     ngx_pool_t                *pool;      /* this, and between calls no more */
-    ngx_pool_t                *asking;    /* a call's */
-    ngx_agent_store_call_t    *call;
+    ngx_agent_store_call_t    *call;      /* has a pool of its own */
     ngx_event_t                event;
     unsigned                   again:1;   /* news came during a look */
     unsigned                   gone:1;    /* the worker goes */
@@ -37,6 +36,7 @@ static void ngx_agent_watch_drop_far(ngx_agent_watch_t *w);
 static void ngx_agent_watch_soon(ngx_agent_far_t *far);
 static ngx_queue_t *ngx_agent_watch_bucket(const ngx_agent_id_t *id);
 static void ngx_agent_watch_look(ngx_event_t *ev);
+static ngx_agent_store_call_t *ngx_agent_watch_ask(ngx_agent_far_t *far);
 static void ngx_agent_watch_seen(ngx_agent_store_call_t *call);
 static void ngx_agent_watch_done(ngx_agent_watch_t *w, ngx_int_t rc,
     ngx_agent_step_t *step);
@@ -343,10 +343,7 @@ ngx_agent_watch_drop_far(ngx_agent_watch_t *w)
 
     if (far->call) {
         ngx_agent_store_detach(far->call);
-    }
-
-    if (far->asking) {
-        ngx_destroy_pool(far->asking);
+        ngx_destroy_pool(far->call->pool);
     }
 
     ngx_queue_remove(&far->queue);
@@ -368,50 +365,54 @@ ngx_agent_watch_bucket(const ngx_agent_id_t *id)
 static void
 ngx_agent_watch_look(ngx_event_t *ev)
 {
-    ngx_agent_far_t         *far;
-    ngx_agent_watch_t       *w;
-    ngx_agent_store_call_t  *call;
+    ngx_agent_far_t  *far;
 
     far = ev->data;
-    w = far->watch;
 
     if (far->gone) {
-        ngx_agent_watch_done(w, NGX_BUSY, NULL);
+        ngx_agent_watch_done(far->watch, NGX_BUSY, NULL);
         return;
     }
 
     far->again = 0;
-    far->asking = ngx_create_pool(1024, ngx_cycle->log);
+    far->call = ngx_agent_watch_ask(far);
 
-    if (far->asking == NULL) {
+    if (far->call == NULL) {
         ngx_add_timer(&far->event, NGX_AGENT_WATCH_LOOK);
-        return;
+    }
+}
+
+
+/* the call on its way, or NULL: it cannot be made now */
+
+static ngx_agent_store_call_t *
+ngx_agent_watch_ask(ngx_agent_far_t *far)
+{
+    ngx_agent_store_call_t  *call;
+
+    call = ngx_agent_store_call_create(1024, ngx_cycle->log,
+                                       ngx_agent_watch_seen);
+    if (call == NULL) {
+        return NULL;
     }
 
-    call = ngx_pcalloc(far->asking, sizeof(ngx_agent_store_call_t));
-
-    if (call) {
-        call->pool = far->asking;
-        call->log = ngx_cycle->log;
-        call->handler = ngx_agent_watch_seen;
-        call->data = far;
-        call->tenant = w->tenant;
-        call->step = ngx_pcalloc(far->asking, sizeof(ngx_agent_step_t));
-
-        if (call->step) {
-            call->step->id = w->step_id;
-            call->step->task_id = w->task_id;
-
-            if (ngx_agent_store_get_step(call) == NGX_AGAIN) {
-                far->call = call;
-                return;
-            }
-        }
+    call->step = ngx_pcalloc(call->pool, sizeof(ngx_agent_step_t));
+    if (call->step == NULL) {
+        ngx_destroy_pool(call->pool);
+        return NULL;
     }
 
-    ngx_destroy_pool(far->asking);
-    far->asking = NULL;
-    ngx_add_timer(&far->event, NGX_AGENT_WATCH_LOOK);
+    call->data = far;
+    call->tenant = far->watch->tenant;
+    call->step->id = far->watch->step_id;
+    call->step->task_id = far->watch->task_id;
+
+    if (ngx_agent_store_get_step(call) != NGX_AGAIN) {
+        ngx_destroy_pool(call->pool);
+        return NULL;
+    }
+
+    return call;
 }
 
 
@@ -425,11 +426,10 @@ ngx_agent_watch_seen(ngx_agent_store_call_t *call)
 
     far = call->data;
     rc = call->rc;
-    pool = far->asking;
+    pool = call->pool;
     again = far->again;
 
     far->call = NULL;
-    far->asking = NULL;
 
     if (rc == NGX_DECLINED
         || (rc == NGX_OK && ngx_agent_step_is_ended(call->step)))

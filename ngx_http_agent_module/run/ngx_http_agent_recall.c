@@ -43,20 +43,12 @@ ngx_http_agent_recall_ask(ngx_http_agent_run_t *run)
 
     live = run->live;
 
-    run->history = ngx_create_pool(4096, live->log);
-    if (run->history == NULL) {
+    call = ngx_agent_store_call_create(4096, live->log,
+                                       ngx_http_agent_recall_read);
+    if (call == NULL) {
         return NGX_ERROR;
     }
 
-    call = ngx_pcalloc(run->history, sizeof(ngx_agent_store_call_t));
-    if (call == NULL) {
-        rc = NGX_ERROR;
-        goto failed;
-    }
-
-    call->pool = run->history;
-    call->log = live->log;
-    call->handler = ngx_http_agent_recall_read;
     call->data = run;
     call->tenant = live->tenant;
     call->task = &live->task;
@@ -67,13 +59,11 @@ ngx_http_agent_recall_ask(ngx_http_agent_run_t *run)
 
     if (rc == NGX_AGAIN) {
         run->call = call;
+        run->history = call->pool;
         return NGX_AGAIN;
     }
 
-failed:
-
-    ngx_destroy_pool(run->history);
-    run->history = NULL;
+    ngx_destroy_pool(call->pool);
 
     return rc;
 }

@@ -181,6 +181,32 @@ ngx_agent_store_exit(ngx_cycle_t *cycle)
 }
 
 
+ngx_agent_store_call_t *
+ngx_agent_store_call_create(size_t size, ngx_log_t *log,
+    ngx_agent_store_pt handler)
+{
+    ngx_pool_t              *pool;
+    ngx_agent_store_call_t  *call;
+
+    pool = ngx_create_pool(size, log);
+    if (pool == NULL) {
+        return NULL;
+    }
+
+    call = ngx_pcalloc(pool, sizeof(ngx_agent_store_call_t));
+    if (call == NULL) {
+        ngx_destroy_pool(pool);
+        return NULL;
+    }
+
+    call->pool = pool;
+    call->log = log;
+    call->handler = handler;
+
+    return call;
+}
+
+
 ngx_agent_pg_call_t *
 ngx_agent_store_call(ngx_agent_store_call_t *call, ngx_agent_sql_e stmt,
     const ngx_agent_id_t *key, ngx_agent_store_rows_pt rows)

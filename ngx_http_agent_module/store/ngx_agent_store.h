@@ -166,6 +166,17 @@ struct ngx_agent_store_call_s {
 };
 
 
+/*
+ * A zeroed call in a pool of its own, with pool, log and handler filled in.
+ * size: of the pool, which the results will be in, too.  log: the call's and
+ * the pool's, it must outlive both.  The caller owns the pool, and the call
+ * with it: it destroys it in the handler, after ngx_agent_store_detach(), or
+ * when the call was not started.  NULL: no memory, and nothing to destroy.
+ */
+ngx_agent_store_call_t *ngx_agent_store_call_create(size_t size,
+    ngx_log_t *log, ngx_agent_store_pt handler);
+
+
 /* writes */
 
 /*

@@ -16,7 +16,7 @@
 #define NGX_AGENT_MARK_MARGIN    15000
 
 
-static ngx_int_t ngx_agent_store_mark_send(void);
+static ngx_int_t ngx_agent_store_mark_send(ngx_agent_store_call_t *call);
 static ngx_int_t ngx_agent_store_mark_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows);
 static void ngx_agent_store_mark_handler(ngx_agent_store_call_t *call);
@@ -25,72 +25,71 @@ static void ngx_agent_store_mark_horizon(ngx_agent_id_t *id);
 
 /* one tenant at a time; one that is passed over comes with its next list */
 
-static ngx_agent_store_call_t  ngx_agent_mark;
-static ngx_msec_t              ngx_agent_mark_next;
+static ngx_agent_store_call_t  *ngx_agent_mark;
+static ngx_msec_t               ngx_agent_mark_next;
 
 
 void
 ngx_agent_store_mark(ngx_str_t *tenant, ngx_log_t *log)
 {
-    ngx_pool_t  *pool;
+    ngx_agent_store_call_t  *call;
 
-    if (ngx_agent_mark.pool
+    if (ngx_agent_mark
         || (ngx_msec_int_t) (ngx_current_msec - ngx_agent_mark_next) < 0)
     {
         return;
     }
 
-    pool = ngx_create_pool(1024, ngx_cycle->log);
-    if (pool == NULL) {
+    call = ngx_agent_store_call_create(1024, ngx_cycle->log,
+                                       ngx_agent_store_mark_handler);
+    if (call == NULL) {
         return;
     }
 
-    ngx_memzero(&ngx_agent_mark, sizeof(ngx_agent_store_call_t));
-    ngx_agent_mark.pool = pool;
-    ngx_agent_mark.log = ngx_cycle->log;
-    ngx_agent_mark.handler = ngx_agent_store_mark_handler;
+    call->tenant.len = tenant->len;
+    call->tenant.data = ngx_pstrdup(call->pool, tenant);
 
-    ngx_agent_mark.tenant.len = tenant->len;
-    ngx_agent_mark.tenant.data = ngx_pstrdup(pool, tenant);
-
-    if (ngx_agent_mark.tenant.data == NULL
-        || ngx_agent_store_mark_send() != NGX_AGAIN)
+    if (call->tenant.data == NULL
+        || ngx_agent_store_mark_send(call) != NGX_AGAIN)
     {
-        ngx_agent_store_mark_exit();
+        ngx_destroy_pool(call->pool);
+        return;
     }
+
+    ngx_agent_mark = call;
 }
 
 
 void
 ngx_agent_store_mark_exit(void)
 {
-    if (ngx_agent_mark.pool) {
-        ngx_destroy_pool(ngx_agent_mark.pool);
-        ngx_agent_mark.pool = NULL;
+    if (ngx_agent_mark) {
+        ngx_destroy_pool(ngx_agent_mark->pool);
+        ngx_agent_mark = NULL;
     }
 }
 
 
 static ngx_int_t
-ngx_agent_store_mark_send(void)
+ngx_agent_store_mark_send(ngx_agent_store_call_t *call)
 {
     ngx_agent_id_t       *id;
     ngx_agent_pg_call_t  *pg;
 
-    pg = ngx_agent_store_call(&ngx_agent_mark, NGX_AGENT_SQL_MARK, NULL,
+    pg = ngx_agent_store_call(call, NGX_AGENT_SQL_MARK, NULL,
                               ngx_agent_store_mark_rows);
     if (pg == NULL) {
         return NGX_ABORT;
     }
 
-    id = ngx_palloc(ngx_agent_mark.pool, sizeof(ngx_agent_id_t));
+    id = ngx_palloc(call->pool, sizeof(ngx_agent_id_t));
     if (id == NULL) {
         return NGX_ABORT;
     }
 
     ngx_agent_store_mark_horizon(id);
 
-    ngx_agent_pg_text(pg, &ngx_agent_mark.tenant);
+    ngx_agent_pg_text(pg, &call->tenant);
     ngx_agent_pg_id(pg, id);
     ngx_agent_pg_int4(pg, NGX_AGENT_MARKS);
 
@@ -118,7 +117,7 @@ ngx_agent_store_mark_handler(ngx_agent_store_call_t *call)
     tenant = call->tenant;
     more = (call->rc == NGX_OK && call->total >= NGX_AGENT_MARKS - 1);
 
-    call->pool = NULL;
+    ngx_agent_mark = NULL;
     ngx_agent_mark_next = ngx_current_msec
                           + (more ? 0 : NGX_AGENT_MARK_PAUSE);
 

@@ -698,7 +698,6 @@ void
 ngx_agent_store_replan(void)
 {
     ngx_uint_t               lane;
-    ngx_pool_t              *pool;
     ngx_agent_pg_call_t     *pg;
     ngx_agent_store_call_t  *call;
 
@@ -713,24 +712,15 @@ ngx_agent_store_replan(void)
             continue;
         }
 
-        pool = ngx_create_pool(512, ngx_cycle->log);
-        if (pool == NULL) {
-            return;
-        }
-
-        call = ngx_pcalloc(pool, sizeof(ngx_agent_store_call_t));
+        call = ngx_agent_store_call_create(512, ngx_cycle->log,
+                                           ngx_agent_store_replanned);
         if (call == NULL) {
-            ngx_destroy_pool(pool);
             return;
         }
-
-        call->pool = pool;
-        call->log = ngx_cycle->log;
-        call->handler = ngx_agent_store_replanned;
 
         pg = ngx_agent_store_call(call, NGX_AGENT_SQL_REPLAN, NULL, NULL);
         if (pg == NULL) {
-            ngx_destroy_pool(pool);
+            ngx_destroy_pool(call->pool);
             return;
         }
 
@@ -742,7 +732,7 @@ ngx_agent_store_replan(void)
         replanned[lane] = ngx_agent_pg_batches(lane) + 1;
 
         if (ngx_agent_store_send(pg) != NGX_AGAIN) {
-            ngx_destroy_pool(pool);
+            ngx_destroy_pool(call->pool);
         }
     }
 }
