@@ -8,6 +8,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_http_agent_form.h"
+#include "ngx_http_agent_reply.h"
 
 
 /* how much a client likes a form, in thousandths, and how exactly it said so */
@@ -254,41 +255,13 @@ ngx_int_t
 ngx_http_agent_form_send(ngx_http_request_t *r,
     const ngx_http_agent_form_t *form, ngx_str_t *text)
 {
-    ngx_buf_t    *b;
-    ngx_int_t     rc;
-    ngx_chain_t   out;
+    ngx_int_t  rc;
 
     rc = ngx_http_discard_request_body(r);
     if (rc != NGX_OK) {
         return rc;
     }
 
-    b = ngx_calloc_buf(r->pool);
-    if (b == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    r->headers_out.status = NGX_HTTP_OK;
-    r->headers_out.content_length_n = text->len;
-
-    r->headers_out.content_type = form->type;
-    r->headers_out.content_type_len = form->accepts[0].len;
-    r->headers_out.content_type_lowcase = NULL;
-
-    rc = ngx_http_send_header(r);
-
-    if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) {
-        return rc;
-    }
-
-    b->pos = text->data;
-    b->last = text->data + text->len;
-    b->memory = 1;
-    b->last_buf = (r == r->main) ? 1 : 0;
-    b->last_in_chain = 1;
-
-    out.buf = b;
-    out.next = NULL;
-
-    return ngx_http_output_filter(r, &out);
+    return ngx_http_agent_reply_body(r, NGX_HTTP_OK, &form->type,
+                                     form->accepts[0].len, text);
 }

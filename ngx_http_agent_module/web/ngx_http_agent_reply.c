@@ -26,19 +26,12 @@ ngx_int_t
 ngx_http_agent_reply(ngx_http_request_t *r, ngx_uint_t status,
     ngx_str_t *text)
 {
-    ngx_int_t              rc;
-    ngx_buf_t             *b;
-    ngx_uint_t             expects;
-    ngx_chain_t            out;
-    ngx_http_agent_ctx_t  *ctx;
+    ngx_uint_t        expects;
+
+    static ngx_str_t  json = ngx_string("application/json");
 
     ngx_log_debug2(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
                    "agent web: reply %ui, %uz bytes", status, text->len);
-
-    b = ngx_calloc_buf(r->pool);
-    if (b == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
 
     expects = 0;
 
@@ -60,19 +53,37 @@ ngx_http_agent_reply(ngx_http_request_t *r, ngx_uint_t status,
         r->keepalive = 0;
     }
 
+    r->connection->log->action = "sending response to client";
+
+    return ngx_http_agent_reply_body(r, status, &json, json.len, text);
+}
+
+
+ngx_int_t
+ngx_http_agent_reply_body(ngx_http_request_t *r, ngx_uint_t status,
+    const ngx_str_t *type, size_t len, ngx_str_t *text)
+{
+    ngx_int_t              rc;
+    ngx_buf_t             *b;
+    ngx_chain_t            out;
+    ngx_http_agent_ctx_t  *ctx;
+
+    b = ngx_calloc_buf(r->pool);
+    if (b == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
     ctx = ngx_http_get_module_ctx(r, ngx_http_agent_module);
 
     if (ctx) {
         ctx->replied = 1;
     }
 
-    r->connection->log->action = "sending response to client";
-
     r->headers_out.status = status;
     r->headers_out.content_length_n = text->len;
 
-    ngx_str_set(&r->headers_out.content_type, "application/json");
-    r->headers_out.content_type_len = r->headers_out.content_type.len;
+    r->headers_out.content_type = *type;
+    r->headers_out.content_type_len = len;
     r->headers_out.content_type_lowcase = NULL;
 
     rc = ngx_http_send_header(r);

@@ -18,6 +18,14 @@
 ngx_int_t ngx_http_agent_reply(ngx_http_request_t *r, ngx_uint_t status,
     ngx_str_t *text);
 
+/*
+ * Header and body of any answer of ours, once the client's body was seen to.
+ * len: of the type without its parameters.  The text must live as long as the
+ * request.
+ */
+ngx_int_t ngx_http_agent_reply_body(ngx_http_request_t *r, ngx_uint_t status,
+    const ngx_str_t *type, size_t len, ngx_str_t *text);
+
 /* Sends what a writer has written. */
 ngx_int_t ngx_http_agent_reply_json(ngx_http_request_t *r, ngx_uint_t status,
     ngx_agent_json_t *j);
