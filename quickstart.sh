@@ -484,7 +484,7 @@ start_demo_llm() {
     if ! llm_pid > /dev/null; then
         rm -f "$state/llm.port"
 
-        # it needs no module but perl's own
+        # it needs no module but perl's own and the one beside it
         env -u LLM_API_KEY -u PERL5LIB -u PERL5OPT \
             setsid perl "$top/t/lib/fake-llm.pl" --demo \
             --port 0 --port-file "$state/llm.port" \
