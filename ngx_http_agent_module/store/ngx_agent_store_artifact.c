@@ -168,25 +168,8 @@ ngx_agent_store_found_rows(ngx_agent_store_call_t *call,
 ngx_int_t
 ngx_agent_store_list_artifacts(ngx_agent_store_call_t *call)
 {
-    ngx_agent_page_t     *page;
-    ngx_agent_pg_call_t  *pg;
-
-    page = call->page;
-
-    pg = ngx_agent_store_call(call, NGX_AGENT_SQL_LIST_ARTIFACTS,
-                              &call->task->id,
-                              ngx_agent_store_artifacts_rows);
-    if (pg == NULL) {
-        return NGX_ABORT;
-    }
-
-    ngx_agent_pg_id(pg, &call->task->id);
-    ngx_agent_pg_text(pg, &call->tenant);
-    ngx_agent_pg_int8(pg, (int64_t) (page->number - 1) * page->size);
-    ngx_agent_pg_int4(pg, (int32_t) page->size);
-    ngx_agent_pg_bool(pg, page->desc);
-
-    return ngx_agent_store_send(pg);
+    return ngx_agent_store_list(call, NGX_AGENT_SQL_LIST_ARTIFACTS,
+                                ngx_agent_store_artifacts_rows);
 }
 
 

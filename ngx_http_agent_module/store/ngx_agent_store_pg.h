@@ -30,6 +30,10 @@ ngx_agent_pg_call_t *ngx_agent_store_call(ngx_agent_store_call_t *call,
 ngx_agent_pg_call_t *ngx_agent_store_call_all(ngx_agent_store_call_t *call,
     ngx_agent_sql_e stmt, ngx_agent_store_rows_pt rows);
 
+/* Makes one for a page of what the task has, and sends it. */
+ngx_int_t ngx_agent_store_list(ngx_agent_store_call_t *call,
+    ngx_agent_sql_e stmt, ngx_agent_store_rows_pt rows);
+
 /* Sends it; a call that is NULL is NGX_ABORT. */
 ngx_int_t ngx_agent_store_send(ngx_agent_pg_call_t *pg);
 

@@ -13,6 +13,8 @@
 static ngx_int_t ngx_agent_store_create_more(ngx_agent_store_call_t *call);
 static ngx_int_t ngx_agent_store_more_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows);
+static ngx_int_t ngx_agent_store_read_task(ngx_agent_store_call_t *call,
+    ngx_agent_sql_e stmt, ngx_agent_store_rows_pt rows);
 static ngx_int_t ngx_agent_store_task_rows(ngx_agent_store_call_t *call,
     ngx_agent_pg_rows_t *rows);
 static ngx_int_t ngx_agent_store_agent_rows(ngx_agent_store_call_t *call,
@@ -109,10 +111,28 @@ ngx_agent_store_more_rows(ngx_agent_store_call_t *call,
 ngx_int_t
 ngx_agent_store_get_task(ngx_agent_store_call_t *call)
 {
+    return ngx_agent_store_read_task(call, NGX_AGENT_SQL_GET_TASK,
+                                     ngx_agent_store_task_rows);
+}
+
+
+ngx_int_t
+ngx_agent_store_task_agent(ngx_agent_store_call_t *call)
+{
+    return ngx_agent_store_read_task(call, NGX_AGENT_SQL_TASK_AGENT,
+                                     ngx_agent_store_agent_rows);
+}
+
+
+/* what a task's id and tenant are enough for */
+
+static ngx_int_t
+ngx_agent_store_read_task(ngx_agent_store_call_t *call, ngx_agent_sql_e stmt,
+    ngx_agent_store_rows_pt rows)
+{
     ngx_agent_pg_call_t  *pg;
 
-    pg = ngx_agent_store_call(call, NGX_AGENT_SQL_GET_TASK, &call->task->id,
-                              ngx_agent_store_task_rows);
+    pg = ngx_agent_store_call(call, stmt, &call->task->id, rows);
     if (pg == NULL) {
         return NGX_ABORT;
     }
@@ -133,6 +153,18 @@ ngx_agent_store_task_rows(ngx_agent_store_call_t *call,
     }
 
     return ngx_agent_store_task_row(call, rows, 0, 1, call->task);
+}
+
+
+static ngx_int_t
+ngx_agent_store_agent_rows(ngx_agent_store_call_t *call,
+    ngx_agent_pg_rows_t *rows)
+{
+    if (rows->n == 0) {
+        return NGX_DECLINED;
+    }
+
+    return ngx_agent_store_text(call, rows, 0, 1, &call->task->agent);
 }
 
 
@@ -221,34 +253,4 @@ ngx_agent_store_task_row(ngx_agent_store_call_t *call,
                         &task->artifacts };
 
     return ngx_agent_store_texts(call, rows, i, col, 4, s);
-}
-
-
-ngx_int_t
-ngx_agent_store_task_agent(ngx_agent_store_call_t *call)
-{
-    ngx_agent_pg_call_t  *pg;
-
-    pg = ngx_agent_store_call(call, NGX_AGENT_SQL_TASK_AGENT, &call->task->id,
-                              ngx_agent_store_agent_rows);
-    if (pg == NULL) {
-        return NGX_ABORT;
-    }
-
-    ngx_agent_pg_id(pg, &call->task->id);
-    ngx_agent_pg_text(pg, &call->tenant);
-
-    return ngx_agent_store_send(pg);
-}
-
-
-static ngx_int_t
-ngx_agent_store_agent_rows(ngx_agent_store_call_t *call,
-    ngx_agent_pg_rows_t *rows)
-{
-    if (rows->n == 0) {
-        return NGX_DECLINED;
-    }
-
-    return ngx_agent_store_text(call, rows, 0, 1, &call->task->agent);
 }

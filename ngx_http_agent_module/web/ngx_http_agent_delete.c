@@ -164,13 +164,9 @@ ngx_http_agent_delete_reply(ngx_http_agent_delete_t *del)
 
     web = del->web;
 
-    if (del->call.rc == NGX_DECLINED) {
-        return ngx_http_agent_reply_unknown(web->request, "task",
-                                            &web->route.task);
-    }
-
     if (del->call.rc != NGX_OK) {
-        return ngx_http_agent_reply_store(web->request, del->call.rc);
+        return ngx_http_agent_reply_failed(web->request, del->call.rc,
+                                           "task", &web->route.task);
     }
 
     ngx_agent_json_init(&j, web->request->pool, 64);

@@ -72,12 +72,9 @@ ngx_http_agent_download_found(ngx_http_agent_web_t *web)
     call = web->call;
     artifact = call->artifact;
 
-    if (call->rc == NGX_DECLINED) {
-        return ngx_http_agent_reply_unknown(r, "artifact", &web->route.item);
-    }
-
     if (call->rc != NGX_OK) {
-        return ngx_http_agent_reply_store(r, call->rc);
+        return ngx_http_agent_reply_failed(r, call->rc, "artifact",
+                                           &web->route.item);
     }
 
     if (ngx_http_agent_download_open(r, artifact, &path, &of) != NGX_OK) {

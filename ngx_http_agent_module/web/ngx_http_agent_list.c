@@ -145,13 +145,9 @@ ngx_http_agent_listed(ngx_http_agent_web_t *web)
 
     call = web->call;
 
-    if (call->rc == NGX_DECLINED) {
-        return ngx_http_agent_reply_unknown(web->request, "task",
-                                            &web->route.task);
-    }
-
     if (call->rc != NGX_OK) {
-        return ngx_http_agent_reply_store(web->request, call->rc);
+        return ngx_http_agent_reply_failed(web->request, call->rc, "task",
+                                           &web->route.task);
     }
 
     return ngx_http_agent_list_reply(web, web->op);

@@ -252,6 +252,15 @@ ngx_http_agent_reply_store(ngx_http_request_t *r, ngx_int_t rc)
 
 
 ngx_int_t
+ngx_http_agent_reply_failed(ngx_http_request_t *r, ngx_int_t rc,
+    const char *what, ngx_str_t *id)
+{
+    return rc == NGX_DECLINED ? ngx_http_agent_reply_unknown(r, what, id)
+                              : ngx_http_agent_reply_store(r, rc);
+}
+
+
+ngx_int_t
 ngx_http_agent_reply_full(ngx_http_request_t *r)
 {
     ngx_agent_stat_add(REFUSED, 1);

@@ -60,6 +60,13 @@ ngx_int_t ngx_http_agent_reply_unknown(ngx_http_request_t *r,
 /* What to tell when the store said NGX_ABORT (503) or NGX_ERROR (500). */
 ngx_int_t ngx_http_agent_reply_store(ngx_http_request_t *r, ngx_int_t rc);
 
+/*
+ * What to tell when the store's call about what has this id did not end with
+ * NGX_OK: one of the two above.
+ */
+ngx_int_t ngx_http_agent_reply_failed(ngx_http_request_t *r, ngx_int_t rc,
+    const char *what, ngx_str_t *id);
+
 /* 503: the queue takes no more steps now. */
 ngx_int_t ngx_http_agent_reply_full(ngx_http_request_t *r);
 

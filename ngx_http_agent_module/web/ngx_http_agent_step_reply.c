@@ -226,6 +226,14 @@ ngx_http_agent_step_unknown(ngx_http_agent_web_t *web)
 
 
 ngx_int_t
+ngx_http_agent_step_missed(ngx_http_agent_web_t *web, ngx_int_t rc)
+{
+    return rc == NGX_DECLINED ? ngx_http_agent_step_unknown(web)
+                              : ngx_http_agent_reply_store(web->request, rc);
+}
+
+
+ngx_int_t
 ngx_http_agent_step_unread(ngx_http_agent_web_t *web)
 {
     static ngx_str_t  second = ngx_string("1");

@@ -101,12 +101,8 @@ ngx_http_agent_step_found(ngx_http_agent_web_t *web)
 
     call = web->call;
 
-    if (call->rc == NGX_DECLINED) {
-        return ngx_http_agent_step_unknown(web);
-    }
-
     if (call->rc != NGX_OK) {
-        return ngx_http_agent_reply_store(web->request, call->rc);
+        return ngx_http_agent_step_missed(web, call->rc);
     }
 
     return ngx_http_agent_step_reply(web, NGX_HTTP_OK, call->step);
@@ -146,12 +142,8 @@ ngx_http_agent_step_cancelled(ngx_http_agent_web_t *web)
 
     call = web->call;
 
-    if (call->rc == NGX_DECLINED) {
-        return ngx_http_agent_step_unknown(web);
-    }
-
     if (call->rc != NGX_OK) {
-        return ngx_http_agent_reply_store(web->request, call->rc);
+        return ngx_http_agent_step_missed(web, call->rc);
     }
 
     ngx_http_agent_step_stop(call->list);

@@ -32,6 +32,9 @@ ngx_int_t ngx_http_agent_step_accepted(ngx_http_agent_web_t *web,
 /* 404: the step is not there (any more). */
 ngx_int_t ngx_http_agent_step_unknown(ngx_http_agent_web_t *web);
 
+/* The store's call about it has not gone well: 404, 503 or 500. */
+ngx_int_t ngx_http_agent_step_missed(ngx_http_agent_web_t *web, ngx_int_t rc);
+
 /* 503 about the posted step: it goes on, but cannot be read now. */
 ngx_int_t ngx_http_agent_step_unread(ngx_http_agent_web_t *web);
 

@@ -49,12 +49,8 @@ ngx_http_agent_trace_found(ngx_http_agent_web_t *web)
 
     call = web->call;
 
-    if (call->rc == NGX_DECLINED) {
-        return ngx_http_agent_step_unknown(web);
-    }
-
     if (call->rc != NGX_OK) {
-        return ngx_http_agent_reply_store(web->request, call->rc);
+        return ngx_http_agent_step_missed(web, call->rc);
     }
 
     web->ctx->agent = call->task->agent;

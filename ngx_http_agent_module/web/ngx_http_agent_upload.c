@@ -243,12 +243,9 @@ ngx_http_agent_upload_asked(ngx_http_agent_web_t *web)
 
     r = web->request;
 
-    if (web->call->rc == NGX_DECLINED) {
-        return ngx_http_agent_reply_unknown(r, "task", &web->route.task);
-    }
-
     if (web->call->rc != NGX_OK) {
-        return ngx_http_agent_reply_store(r, web->call->rc);
+        return ngx_http_agent_reply_failed(r, web->call->rc, "task",
+                                           &web->route.task);
     }
 
     r->connection->log->action = "reading client request body";
@@ -689,16 +686,13 @@ ngx_http_agent_upload_stored(ngx_http_agent_web_t *web)
         ngx_agent_blob_delete(&up->blob.id, up->blob.log);
     }
 
-    if (call->rc == NGX_DECLINED) {
-        return ngx_http_agent_reply_unknown(r, "task", &web->route.task);
-    }
-
     if (call->rc == NGX_BUSY) {
         return ngx_http_agent_reply_quota(r, call->quota, &call->quota_max);
     }
 
     if (call->rc != NGX_OK) {
-        return ngx_http_agent_reply_store(r, call->rc);
+        return ngx_http_agent_reply_failed(r, call->rc, "task",
+                                           &web->route.task);
     }
 
     if (call->mismatch) {
