@@ -213,8 +213,8 @@ begin
        and q.max_running <= p_before + (
            select count(*) from (
                select from agent.step
-               where tenant = p_tenant and limited and status in (0, 1)
-                 and status = 1 limit q.max_running) s)
+               where tenant = p_tenant and limited and status = 1
+               limit q.max_running) s)
     then
         return 1;
     end if;
@@ -298,8 +298,7 @@ begin
 
     return greatest(0, least(p_n, v_max - (
                select count(*) from agent.step
-               where tenant = p_tenant and limited and status in (0, 1)
-                 and status = 1)));
+               where tenant = p_tenant and limited and status = 1)));
 end
 $$;
 
@@ -389,6 +388,20 @@ create trigger api_key_tell_all after truncate on agent.api_key
 
 -- For operators ---------------------------------------------------------------
 
+-- Says who is at work in this transaction, and returns who was.  The functions
+-- below begin as '*', everyone, and end as whoever called them, so that the
+-- caller sees no more afterwards than before; an error undoes it, too.
+create function agent.become(p_who text)
+returns text
+language plpgsql as $$
+declare
+    v_was text := coalesce(current_setting('agent.tenant', true), '');
+begin
+    perform set_config('agent.tenant', p_who, true);
+    return v_was;
+end
+$$;
+
 -- Makes a key and shows it: this once.
 --
 --     select agent.create_key('acme', p_name => 'ci',
@@ -404,16 +417,14 @@ language plpgsql as $$
 declare
     v_key text := 'ak_' || encode(uuid_send(gen_random_uuid())
                                   || uuid_send(gen_random_uuid()), 'hex');
-    v_who text := current_setting('agent.tenant', true);
+    v_who text := agent.become('*');
 begin
-    perform set_config('agent.tenant', '*', true);
-
     insert into agent.api_key (hash, tenant, name, hint, agents, read_only,
                                expires_at)
     values (sha256(convert_to(v_key, 'UTF8')), p_tenant, p_name,
             left(v_key, 9), p_agents, p_read_only, p_expires);
 
-    perform set_config('agent.tenant', coalesce(v_who, ''), true);
+    perform agent.become(v_who);
     return v_key;
 end
 $$;
@@ -424,17 +435,15 @@ returns table (key_id uuid, tenant text, name text, hint text, agents text[],
                expires_at timestamptz, revoked_at timestamptz)
 language plpgsql as $$
 declare
-    v_who text := current_setting('agent.tenant', true);
+    v_who text := agent.become('*');
 begin
-    perform set_config('agent.tenant', '*', true);
-
     return query
         select k.key_id, k.tenant, k.name, k.hint, k.agents, k.read_only,
                k.created_at, k.expires_at, k.revoked_at
         from agent.api_key k where k.tenant = coalesce(p_tenant, k.tenant)
         order by k.tenant, k.created_at;
 
-    perform set_config('agent.tenant', coalesce(v_who, ''), true);
+    perform agent.become(v_who);
 end
 $$;
 
@@ -444,17 +453,15 @@ create function agent.limit_key(p_key_id uuid, p_agents text[],
 returns boolean
 language plpgsql as $$
 declare
-    v_who   text := current_setting('agent.tenant', true);
+    v_who   text := agent.become('*');
     v_found boolean;
 begin
-    perform set_config('agent.tenant', '*', true);
-
     update agent.api_key set agents = p_agents, read_only = p_read_only,
            expires_at = p_expires
     where key_id = p_key_id;
     v_found := found;
 
-    perform set_config('agent.tenant', coalesce(v_who, ''), true);
+    perform agent.become(v_who);
     return v_found;
 end
 $$;
@@ -465,16 +472,14 @@ create function agent.revoke_key(p_key_id uuid)
 returns boolean
 language plpgsql as $$
 declare
-    v_who   text := current_setting('agent.tenant', true);
+    v_who   text := agent.become('*');
     v_found boolean;
 begin
-    perform set_config('agent.tenant', '*', true);
-
     update agent.api_key set revoked_at = coalesce(revoked_at, now())
     where key_id = p_key_id;
     v_found := found;
 
-    perform set_config('agent.tenant', coalesce(v_who, ''), true);
+    perform agent.become(v_who);
     return v_found;
 end
 $$;
@@ -491,12 +496,10 @@ create function agent.set_quota(
 returns void
 language plpgsql as $$
 declare
-    v_who   text := current_setting('agent.tenant', true);
+    v_who   text := agent.become('*');
     v_day   date := (now() at time zone 'UTC')::date;
     v_month date := date_trunc('month', now() at time zone 'UTC')::date;
 begin
-    perform set_config('agent.tenant', '*', true);
-
     insert into agent.quota as q (tenant, max_running, max_queued,
         max_steps_day, max_artifact_bytes, max_money_month, day, month)
     values (p_tenant, p_running, p_queued, p_steps_day, p_artifact_bytes,
@@ -527,7 +530,7 @@ begin
                                    where a.tenant = p_tenant), 0)
     where q.tenant = p_tenant;
 
-    perform set_config('agent.tenant', coalesce(v_who, ''), true);
+    perform agent.become(v_who);
 end
 $$;
 
@@ -536,15 +539,13 @@ create function agent.drop_quota(p_tenant text)
 returns boolean
 language plpgsql as $$
 declare
-    v_who   text := current_setting('agent.tenant', true);
+    v_who   text := agent.become('*');
     v_found boolean;
 begin
-    perform set_config('agent.tenant', '*', true);
-
     delete from agent.quota where tenant = p_tenant;
     v_found := found;
 
-    perform set_config('agent.tenant', coalesce(v_who, ''), true);
+    perform agent.become(v_who);
     return v_found;
 end
 $$;

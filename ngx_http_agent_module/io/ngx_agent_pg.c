@@ -9,7 +9,7 @@
 
 
 #define NGX_AGENT_PG_TICK         100        /* ms between looks at deadlines */
-#define NGX_AGENT_PG_LOOKS        8          /* at the sockets, before a batch */
+#define NGX_AGENT_PG_LOOKS        8          /* at the sockets */
 #define NGX_AGENT_PG_STALL        10000      /* ms: a silent server is dead */
 #define NGX_AGENT_PG_SENDS        5          /* of one call, at most */
 
