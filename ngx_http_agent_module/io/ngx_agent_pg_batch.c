@@ -29,8 +29,9 @@ static ngx_int_t ngx_agent_pg_write(ngx_agent_pg_lane_t *lane);
 static int ngx_libc_cdecl ngx_agent_pg_cmp(const void *one, const void *two);
 static size_t ngx_agent_pg_bytes(ngx_agent_pg_call_t *call);
 static void ngx_agent_pg_unit_done(ngx_agent_pg_lane_t *lane);
+static void ngx_agent_pg_relay(ngx_agent_pg_lane_t *lane);
 static void ngx_agent_pg_deliver(ngx_agent_pg_lane_t *lane,
-    ngx_agent_pg_group_t *g);
+    ngx_agent_pg_call_t **calls, ngx_agent_pg_group_t *g);
 static void ngx_agent_pg_unit_failed(ngx_agent_pg_lane_t *lane,
     ngx_uint_t last);
 static ngx_int_t ngx_agent_pg_again(ngx_agent_pg_lane_t *lane,
@@ -377,9 +378,16 @@ ngx_agent_pg_unit_done(ngx_agent_pg_lane_t *lane)
             return;
         }
 
+    } else if (lane->delivered == 0 && last == lane->ngroups
+               && lane->nwaiting >= NGX_AGENT_PG_MANY)
+    {
+        ngx_agent_pg_relay(lane);
+        return;
+
     } else {
         while (lane->delivered < last) {
-            ngx_agent_pg_deliver(lane, &lane->groups[lane->delivered++]);
+            ngx_agent_pg_deliver(lane, lane->calls,
+                                 &lane->groups[lane->delivered++]);
         }
     }
 
@@ -394,8 +402,42 @@ ngx_agent_pg_unit_done(ngx_agent_pg_lane_t *lane)
 }
 
 
+/*
+ * Under load the next batch goes first, and only then the calls of this one
+ * are told: the database works while we do.
+ */
+
 static void
-ngx_agent_pg_deliver(ngx_agent_pg_lane_t *lane, ngx_agent_pg_group_t *g)
+ngx_agent_pg_relay(ngx_agent_pg_lane_t *lane)
+{
+    ngx_uint_t  i, n;
+
+    for (i = 0; i < lane->ncalls; i++) {
+        lane->back[i] = lane->calls[i];
+
+        if (lane->back[i]) {
+            lane->back[i]->slot = &lane->back[i];
+        }
+    }
+
+    n = lane->ngroups;
+    ngx_memcpy(lane->told, lane->groups, n * sizeof(ngx_agent_pg_group_t));
+
+    lane->ncalls = 0;
+
+    ngx_agent_pg_send(lane);
+
+    for (i = 0; i < n; i++) {
+        ngx_agent_pg_deliver(lane, lane->back, &lane->told[i]);
+    }
+
+    ngx_agent_pg_watch(lane);
+}
+
+
+static void
+ngx_agent_pg_deliver(ngx_agent_pg_lane_t *lane, ngx_agent_pg_call_t **calls,
+    ngx_agent_pg_group_t *g)
 {
     int                  *first, *rows;
     ngx_int_t             rc;
@@ -413,13 +455,13 @@ ngx_agent_pg_deliver(ngx_agent_pg_lane_t *lane, ngx_agent_pg_group_t *g)
                             &rows, lane->conn.log);
 
     for (i = 0; i < g->n; i++) {
-        call = lane->calls[g->first + i];
+        call = calls[g->first + i];
 
         if (call == NULL) {
             continue;
         }
 
-        lane->calls[g->first + i] = NULL;
+        calls[g->first + i] = NULL;
         call->slot = NULL;
 
         if (rc != NGX_OK) {

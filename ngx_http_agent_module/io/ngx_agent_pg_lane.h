@@ -51,6 +51,10 @@ typedef struct {
     ngx_event_t                tick;
     ngx_agent_pg_bind_t        bind;
 
+    /* one that has come back, while its calls are told */
+    ngx_agent_pg_call_t       *back[NGX_AGENT_PG_BATCH];
+    ngx_agent_pg_group_t       told[2 * NGX_AGENT_PG_BATCH];
+
     /* the batch in flight; ncalls == 0: none */
     ngx_agent_pg_call_t       *calls[NGX_AGENT_PG_BATCH];
     ngx_agent_pg_group_t       groups[2 * NGX_AGENT_PG_BATCH];

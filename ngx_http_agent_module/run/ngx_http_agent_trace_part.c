@@ -8,7 +8,7 @@
 #include "ngx_http_agent_dialect.h"
 #include "ngx_agent_store.h"
 #include "ngx_agent_openai_build.h"
-#include <ngx_md5.h>
+#include <openssl/evp.h>
 
 
 /*
@@ -19,8 +19,11 @@
 #define NGX_HTTP_AGENT_TRACE_FENCE      "\\/"
 #define NGX_HTTP_AGENT_TRACE_FENCE_LEN  (sizeof("\\/") - 1)
 
+/* bytes of a SHA-256 that tell one part from another */
+#define NGX_HTTP_AGENT_TRACE_HASH       16
+
 #define NGX_HTTP_AGENT_TRACE_MARK                                             \
-    (2 * NGX_HTTP_AGENT_TRACE_FENCE_LEN + 2 * 16)
+    (2 * NGX_HTTP_AGENT_TRACE_FENCE_LEN + 2 * NGX_HTTP_AGENT_TRACE_HASH)
 
 
 static u_char     ngx_http_agent_trace_fenced[NGX_HTTP_AGENT_TRACE_MARK];
@@ -30,8 +33,7 @@ static ngx_str_t  ngx_http_agent_trace_mark;
 ngx_int_t
 ngx_http_agent_trace_init(ngx_cycle_t *cycle)
 {
-    u_char            *p, digest[16];
-    ngx_md5_t          md5;
+    u_char            *p, hash[EVP_MAX_MD_SIZE];
     ngx_str_t          part;
     ngx_agent_json_t   j;
 
@@ -47,13 +49,13 @@ ngx_http_agent_trace_init(ngx_cycle_t *cycle)
     part.data++;
     part.len -= 2;
 
-    ngx_md5_init(&md5);
-    ngx_md5_update(&md5, part.data, part.len);
-    ngx_md5_final(digest, &md5);
+    if (EVP_Digest(part.data, part.len, hash, NULL, EVP_sha256(), NULL) != 1) {
+        return NGX_ERROR;
+    }
 
     p = ngx_cpymem(ngx_http_agent_trace_fenced, NGX_HTTP_AGENT_TRACE_FENCE,
                    NGX_HTTP_AGENT_TRACE_FENCE_LEN);
-    p = ngx_hex_dump(p, digest, 16);
+    p = ngx_hex_dump(p, hash, NGX_HTTP_AGENT_TRACE_HASH);
     ngx_memcpy(p, NGX_HTTP_AGENT_TRACE_FENCE, NGX_HTTP_AGENT_TRACE_FENCE_LEN);
 
     ngx_http_agent_trace_mark.data = ngx_http_agent_trace_fenced;
