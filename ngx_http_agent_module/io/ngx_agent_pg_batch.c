@@ -423,7 +423,10 @@ ngx_agent_pg_relay(ngx_agent_pg_lane_t *lane)
     n = lane->ngroups;
     ngx_memcpy(lane->told, lane->groups, n * sizeof(ngx_agent_pg_group_t));
 
+    /* its results are not the lane's any more, also if nothing can go */
+
     lane->ncalls = 0;
+    lane->ngroups = 0;
 
     ngx_agent_pg_send(lane);
 
