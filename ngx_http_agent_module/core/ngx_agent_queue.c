@@ -16,6 +16,9 @@
 /* steps in the queue that make the next count another ms later */
 #define NGX_AGENT_QUEUE_COUNT   10
 
+/* ms until a poll that could not be sent is tried again */
+#define NGX_AGENT_QUEUE_SOON    50
+
 /* ms for which a count that nothing has disturbed is reckoned with */
 #define NGX_AGENT_QUEUE_SURE    5000
 
@@ -329,6 +332,9 @@ ngx_agent_queue_poll(void)
 
     if (ngx_agent_store_lines(call) != NGX_AGAIN) {
         ngx_destroy_pool(call->pool);
+
+        /* a lane that is not up yet: free places wait for it */
+        ngx_agent_queue_later(NGX_AGENT_QUEUE_SOON);
         return;
     }
 
