@@ -1,14 +1,8 @@
 #!/usr/bin/perl
 
-# Every wrong value of every directive: nginx refuses to start, and says why
-# in one exact [emerg] line with its file and line.  What is right is in
-# config_reload.t.
-#
-# The sections "http_config" and "config" (the server's) are files of these
-# names, included, so "config:2" in a message is line 2 of the block's section
-# "config".  A message may go on in an indented line.  A block with "values"
-# is run once for each of them, put in the place of VALUE; those with spaces
-# stand in lines of their own.
+# Every wrong value of every directive of http, server and location; the
+# agent block's are in config_agent.t, what is right is in config_reload.t.
+# The sections are explained in lib/config_blocks.pl.
 
 use strict;
 use warnings;
@@ -16,74 +10,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
-use AgentTest ();
-
-BEGIN {
-    $ENV{TEST_NGINX_SCRATCH} = AgentTest::scratch();
-    $ENV{TEST_NGINX_BINARY} ||= AgentTest::Nginx::binary();
-    $ENV{TEST_NGINX_SERVROOT} ||= AgentTest::scratch() . '/servroot';
-    ($ENV{TEST_NGINX_LOAD_MODULES} = AgentTest::Nginx::modules())
-        =~ s/load_module (\S+);\n/$1 /g;
-}
-
-use Test::Nginx::Socket;
-
-no_long_string();
-no_root_location();
-
-my $dir = AgentTest::scratch();
-$ENV{TEST_NGINX_HTML_DIR} = html_dir();
-
-
-# One block for each of its values.
-
-sub each_value {
-    my ($block) = @_;
-
-    $block =~ s/^--- values(:?)((?:.*\n)(?:(?!---).*\n)*)//m or return $block;
-    my @values = $1 ? split(' ', $2) : grep { length } split /\n/, $2;
-
-    return map { my $value = $_; $block =~ s/VALUE/$value/gr } @values;
-}
-
-
-sub expand {
-    my ($text) = @_;
-    $text =~ s/\$(TEST_NGINX_\w+)/$ENV{$1}/g;
-    return $text;
-}
-
-
-my @blocks = map { each_value($_) } grep { /^===/ }
-             split /^(?==== )/m, do { local $/; <DATA> };
-Test::Base::spec_string(join '', @blocks);
-
-plan tests => repeat_each() * 3 * @blocks;
-
-add_block_preprocessor(sub {
-    my ($block) = @_;
-
-    for my $section (qw(http_config config)) {
-        my $text = $block->$section;
-        AgentTest::write_file("$dir/$section",
-                              expand(defined $text ? $text : ''));
-        $block->set_value($section, "include $dir/$section;");
-    }
-
-    # exactly this line, and no other [emerg]
-
-    my ($message) = $block->error_log =~ /^\[emerg\] (.*)$/s
-        or bail_out($block->name . ': no message');
-    chomp $message;
-    $message = expand($message =~ s/\n +/ /gr);
-    $message =~ s{ in ((?:http_)?config:\d+)}{ in $dir/$1}g;
-
-    $block->set_value('error_log',
-                      [qr/^\S+ \S+ \[emerg\] \d+#\d+: \Q$message\E$/]);
-    $block->set_value('grep_error_log', '[emerg]');
-    $block->set_value('grep_error_log_out', "[emerg]\n");
-    $block->set_value('suppress_stderr', 1);
-});
+require 'config_blocks.pl';
 
 run_tests();
 
@@ -355,399 +282,28 @@ agent_queue 5 VALUE;
 [emerg] invalid parameter 2 in "agent_queue" directive, only "poll=" and
     "patience=" may follow the number in http_config:1
 
-=== TEST 31: no name or two: VALUE
---- values
-agent { pass /llm/; }
-agent a b { pass /llm/; }
---- config
-VALUE
---- must_die
---- error_log
-[emerg] invalid number of arguments in "agent" directive in config:1
-
-=== TEST 32: agent with no block
---- config
-agent a;
---- must_die
---- error_log
-[emerg] directive "agent" has no opening "{" in config:1
-
-=== TEST 33: agent VALUE
---- values
-a b
-a/b
-a$b
-ä
-nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn
---- config
-agent "VALUE" { pass /llm/; }
---- must_die
---- error_log
-[emerg] invalid agent name "VALUE", it must be 1 to 64 letters, digits, ".",
-    "_" or "-" in config:1
-
-=== TEST 34: agent with an empty name
---- config
-agent "" { pass /llm/; }
---- must_die
---- error_log
-[emerg] invalid agent name "", it must be 1 to 64 letters, digits, ".", "_" or
-    "-" in config:1
-
-=== TEST 35: VALUE in http
---- values: agent agent_pass agent_status agent_usage
---- http_config
-VALUE a;
---- must_die
---- error_log
-[emerg] "VALUE" directive is not allowed here in http_config:1
-
-=== TEST 36: agent in a location
---- config
-location / { agent a { pass /llm/; } }
---- must_die
---- error_log
-[emerg] "agent" directive is not allowed here in config:1
-
-=== TEST 37: an empty agent block
---- config
-# the line is told
-
-agent a { }
---- must_die
---- error_log
-[emerg] no "pass" in agent "a" in config:3
-
-=== TEST 38: no pass: the line is that where the block begins
---- config
-agent a {
-    model m;
-
-}
---- must_die
---- error_log
-[emerg] no "pass" in agent "a" in config:1
-
-=== TEST 39: the same agent twice in a server
---- config
-location /llm/ { internal; return 204; }
-agent a { pass /llm/; }
-agent a { pass /llm/; }
---- must_die
---- error_log
-[emerg] duplicate agent "a", the first one is in config:2, this one in config:3
-
-=== TEST 40: the same agent in two servers
---- http_config
-server {
-    location /llm/ { internal; return 204; }
-    agent a { pass /llm/; }
-}
---- config
-location /llm/ { internal; return 204; }
-agent a { pass /llm/; }
---- must_die
---- error_log
-[emerg] duplicate agent "a", the first one is in http_config:3, this one in
-    config:2
-
-=== TEST 41: one agent too many
---- config eval
-"location /llm/ { internal; return 204; }\n"
-    . CORE::join '', map { "agent a$_ { pass /llm/; }\n" } 1 .. 257
---- must_die
---- error_log
-[emerg] agent "a257" is one too many, there may be 256 in config:258
-
-=== TEST 42: an agent to run, and no database
---- config
-location /llm/ { internal; return 204; }
-agent a { pass /llm/; }
-agent b { pass /llm/; }
---- must_die
---- error_log
-[emerg] agent "a" needs "agent_database" in http, which is missing, in config:2
-
-=== TEST 43: an unknown directive in agent
---- config
-agent a {
-    pass /llm/;
-    temperature 1;
-}
---- must_die
---- error_log
-[emerg] unknown directive "temperature" in config:3
-
-=== TEST 44: a directive of nginx in agent: VALUE
---- values: root worker_processes
---- config
-agent a { pass /llm/; VALUE 1; }
---- must_die
---- error_log
-[emerg] "VALUE" directive is not allowed here in config:1
-
-=== TEST 45: an agent in an agent
---- config
-agent a { agent b { pass /llm/; } }
---- must_die
---- error_log
-[emerg] "agent" directive is not allowed here in config:1
-
-=== TEST 46: an unfinished block
---- config
-agent a {
-    pass /llm/;
---- must_die
---- error_log
-[emerg] unexpected end of file, expecting "}" in config:3
-
-=== TEST 47: an included file is named
---- user_files
->>> agent.conf
-model m;
-attempts 0;
---- config
-agent a {
-    pass /llm/;
-    include $TEST_NGINX_HTML_DIR/agent.conf;
-}
---- must_die
---- error_log
-[emerg] invalid value "0" in "attempts" directive, it must be a number from 1
-    to 100 in $TEST_NGINX_HTML_DIR/agent.conf:2
-
-=== TEST 48: VALUE outside of agent
---- values: pass dialect model description instructions timeout
-    attempts max_steps concurrency max_answer run price
---- config
-VALUE 1;
---- must_die
---- error_log
-[emerg] "VALUE" directive is not allowed here in config:1
-
-=== TEST 49: VALUE with no value
---- values: pass dialect model description instructions timeout
-    attempts max_steps concurrency max_answer run price
---- config
-agent a { VALUE; }
---- must_die
---- error_log
-[emerg] invalid number of arguments in "VALUE" directive in config:1
-
-=== TEST 50: VALUE with two values
---- values: pass dialect model description timeout attempts
-    max_steps concurrency max_answer run price
---- config
-agent a { VALUE 1 2; }
---- must_die
---- error_log
-[emerg] invalid number of arguments in "VALUE" directive in config:1
-
-=== TEST 51: pass that is no uri: VALUE
---- values: llm/ @llm http://127.0.0.1/
---- config
-agent a { pass VALUE; }
---- must_die
---- error_log
-[emerg] invalid value "VALUE" in "pass" directive, it must be the uri of a
-    location and begin with "/" in config:1
-
-=== TEST 52: pass empty
---- config
-agent a { pass ""; }
---- must_die
---- error_log
-[emerg] invalid value "" in "pass" directive, it must be the uri of a location
-    and begin with "/" in config:1
-
-=== TEST 53: pass with a variable
---- config
-agent a { pass /llm/$host; }
---- must_die
---- error_log
-[emerg] invalid value "/llm/$host" in "pass" directive, variables are not
-    allowed here, they are in the location's "proxy_pass" in config:1
-
-=== TEST 54: pass with a space
---- config
-agent a { pass "/llm/ x"; }
---- must_die
---- error_log
-[emerg] invalid value "/llm/ x" in "pass" directive, a uri has no spaces or
-    control characters in config:1
-
-=== TEST 55: dialect unknown
---- config
-agent a { dialect anthropic; }
---- must_die
---- error_log
-[emerg] invalid value "anthropic" in "dialect" directive, it must be "openai"
-    or "agent_protocol" in config:1
-
-=== TEST 56: a container's pass is a prefix, and no location has what is below
---- config
-location = /ap { internal; return 204; }
-agent a { pass /ap; dialect agent_protocol; }
---- must_die
---- error_log
-[emerg] no location of this server matches "pass /ap" of agent "a" in config:2
-
-=== TEST 57: VALUE empty, and then again
---- values: model description instructions
---- config
-agent a { VALUE ""; VALUE b; }
---- must_die
---- error_log
-[emerg] "VALUE" directive is duplicate in config:1
-
-=== TEST 58: VALUE that is not UTF-8
---- values: model description instructions
---- config eval
-"agent a { VALUE \"\xff\"; }"
---- must_die
---- error_log
-[emerg] the text in "VALUE" directive is not UTF-8 in config:1
-
-=== TEST 59: instructions that are not UTF-8 in the second text
---- config eval
-"agent a { instructions ok \"\xc3\x28\"; }"
---- must_die
---- error_log
-[emerg] the text in "instructions" directive is not UTF-8 in config:1
-
-=== TEST 60: timeout VALUE
---- values: 0 -1 soon 25h 1.5s 99999999999999999999
---- config
-agent a { timeout VALUE; }
---- must_die
---- error_log
-[emerg] invalid value "VALUE" in "timeout" directive, it must be a time from
-    1ms to 24h in config:1
-
-=== TEST 61: attempts VALUE
---- values: 0 101 -1 x 1k
---- config
-agent a { attempts VALUE; }
---- must_die
---- error_log
-[emerg] invalid value "VALUE" in "attempts" directive, it must be a number from
-    1 to 100 in config:1
-
-=== TEST 62: max_steps VALUE
---- values: 0 10001 -1 x
---- config
-agent a { max_steps VALUE; }
---- must_die
---- error_log
-[emerg] invalid value "VALUE" in "max_steps" directive, it must be a number
-    from 1 to 10000 in config:1
-
-=== TEST 63: max_answer VALUE
---- values: 0 1025m -1 x 1t
---- config
-agent a { max_answer VALUE; }
---- must_die
---- error_log
-[emerg] invalid value "VALUE" in "max_answer" directive, it must be a size from
-    1 to 1024m in config:1
-
-=== TEST 64: concurrency VALUE
---- values: -1 100001 x 1k
---- config
-agent a { concurrency VALUE; }
---- must_die
---- error_log
-[emerg] invalid value "VALUE" in "concurrency" directive, it must be a number
-    from 0 to 100000 in config:1
-
-=== TEST 65: run VALUE
---- values: fast Auto steps on
---- config
-agent a { run VALUE; }
---- must_die
---- error_log
-[emerg] invalid value "VALUE" in "run" directive, it must be "step" or "auto"
-    in config:1
-
-=== TEST 66: price VALUE
---- values: -1 1e3 .5 5. 1.2.3 x 0x1 1234567890123 0.1234567
---- config
-agent a { price VALUE; }
---- must_die
---- error_log
-[emerg] invalid value "VALUE" in "price" directive, it must be a decimal such
-    as "0.002", with up to 12 digits before and 6 after the point in config:1
-
-=== TEST 67: price empty
---- config
-agent a { price ""; }
---- must_die
---- error_log
-[emerg] invalid value "" in "price" directive, it must be a decimal such as
-    "0.002", with up to 12 digits before and 6 after the point in config:1
-
-=== TEST 68: VALUE twice
---- values: model description instructions timeout
-    attempts max_steps concurrency max_answer price
---- config
-agent a { VALUE 1; VALUE 1; }
---- must_die
---- error_log
-[emerg] "VALUE" directive is duplicate in config:1
-
-=== TEST 69: pass twice
---- config
-agent a { pass /llm/; pass /llm/; }
---- must_die
---- error_log
-[emerg] "pass" directive is duplicate in config:1
-
-=== TEST 70: dialect twice
---- config
-agent a { dialect openai; dialect openai; }
---- must_die
---- error_log
-[emerg] "dialect" directive is duplicate in config:1
-
-=== TEST 71: run twice
---- config
-agent a { run auto; run step; }
---- must_die
---- error_log
-[emerg] "run" directive is duplicate in config:1
-
-=== TEST 72: no value or two: VALUE
---- values
-agent_pass;
-agent_pass a b;
---- config
-location / { VALUE }
---- must_die
---- error_log
-[emerg] invalid number of arguments in "agent_pass" directive in config:1
-
-=== TEST 73: agent_pass empty
+=== TEST 31: agent_pass empty
 --- config
 location / { agent_pass ""; }
 --- must_die
 --- error_log
 [emerg] "agent_pass" directive has an empty agent name in config:1
 
-=== TEST 74: agent_pass in an if of a server
+=== TEST 32: agent_pass in an if of a server
 --- config
 if ($arg_a) { agent_pass a; }
 --- must_die
 --- error_log
 [emerg] "agent_pass" directive is not allowed here in config:1
 
-=== TEST 75: agent_pass twice
+=== TEST 33: agent_pass twice
 --- config
 location / { agent_pass a; agent_pass a; }
 --- must_die
 --- error_log
 [emerg] "agent_pass" directive is duplicate in config:1
 
-=== TEST 76: agent_pass with an unknown variable
+=== TEST 34: agent_pass with an unknown variable
 --- http_config
 agent_database "dbname=a"; agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
 --- config
@@ -758,7 +314,7 @@ location / { agent_pass $nobody; }
 --- error_log
 [emerg] unknown "nobody" variable
 
-=== TEST 77: agent_pass behind proxy_pass
+=== TEST 35: agent_pass behind proxy_pass
 --- config
 location / {
     proxy_pass http://127.0.0.1:1;
@@ -769,7 +325,7 @@ location / {
 [emerg] "agent_pass" directive stands in a location that has another content
     handler in config:3
 
-=== TEST 78: agent_pass before proxy_pass
+=== TEST 36: agent_pass before proxy_pass
 --- http_config
 agent_database "dbname=a"; agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
 --- config
@@ -781,7 +337,7 @@ location / { agent_pass a; proxy_pass http://127.0.0.1:1; }
 [emerg] "agent_pass" directive stands in a location that has another content
     handler in config:3
 
-=== TEST 79: agent_pass without a database
+=== TEST 37: agent_pass without a database
 --- http_config
 agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
 --- config
@@ -793,7 +349,7 @@ location /ap/ { agent_pass a; }
 [emerg] "agent_pass" needs "agent_database" in http, which is missing, in
     config:3
 
-=== TEST 80: agent_pass VALUE without any agent
+=== TEST 38: agent_pass VALUE without any agent
 --- values: a $agent_id
 --- http_config
 agent_database "dbname=a"; agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
@@ -805,7 +361,7 @@ location /ap/ { agent_pass VALUE; }
 [emerg] "agent_pass" needs an "agent" block in a server, there is none, in
     config:2
 
-=== TEST 81: agent_pass to an agent that is not there
+=== TEST 39: agent_pass to an agent that is not there
 --- http_config
 agent_database "dbname=a"; agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
 --- config
@@ -816,7 +372,7 @@ location /ap/ { agent_pass A; }
 --- error_log
 [emerg] no agent "A" is defined for "agent_pass" in config:3
 
-=== TEST 82: agent_strict maybe
+=== TEST 40: agent_strict maybe
 --- http_config
 agent_strict maybe;
 --- must_die
@@ -824,7 +380,7 @@ agent_strict maybe;
 [emerg] invalid value "maybe" in "agent_strict" directive, it must be "on" or
     "off" in http_config:1
 
-=== TEST 83: agent_strict twice
+=== TEST 41: agent_strict twice
 --- http_config
 agent_strict on;
 agent_strict on;
@@ -832,14 +388,14 @@ agent_strict on;
 --- error_log
 [emerg] "agent_strict" directive is duplicate in http_config:2
 
-=== TEST 84: agent_strict in an if
+=== TEST 42: agent_strict in an if
 --- config
 location / { if ($arg_a) { agent_strict on; } }
 --- must_die
 --- error_log
 [emerg] "agent_strict" directive is not allowed here in config:1
 
-=== TEST 85: pass to no location
+=== TEST 43: pass to no location
 --- http_config
 agent_database "dbname=a"; agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
 --- config
@@ -850,7 +406,7 @@ location /ap/ { agent_pass a; }
 [emerg] no location of this server matches "pass /llm/" of agent "a" in
     config:1
 
-=== TEST 86: pass to a location of another server
+=== TEST 44: pass to a location of another server
 --- http_config
 agent_database "dbname=a"; agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
 server { location /llm/ { internal; return 204; } }
@@ -862,7 +418,7 @@ location /ap/ { agent_pass a; }
 [emerg] no location of this server matches "pass /llm/" of agent "a" in
     config:1
 
-=== TEST 87: pass to a location that does not match: VALUE
+=== TEST 45: pass to a location that does not match: VALUE
 --- values
 location = /llm { internal; }
 location ~ ^/llm/v2 { internal; }
@@ -876,7 +432,7 @@ agent a { pass /llm/; }
 [emerg] no location of this server matches "pass /llm/" of agent "a" in
     config:2
 
-=== TEST 88: pass to itself
+=== TEST 46: pass to itself
 --- http_config
 agent_database "dbname=a"; agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
 --- config
@@ -887,7 +443,7 @@ agent a { pass /llm/; }
 [emerg] "pass /llm/" of agent "a" leads to location "/", which has "agent_pass"
     itself, in config:2
 
-=== TEST 89: pass to itself by a regex
+=== TEST 47: pass to itself by a regex
 --- http_config
 agent_database "dbname=a"; agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
 --- config
@@ -899,7 +455,7 @@ agent a { pass /llm/; }
 [emerg] "pass /llm/" of agent "a" leads to location "/llm/", which has
     "agent_pass" itself, in config:3
 
-=== TEST 90: VALUE with a value
+=== TEST 48: VALUE with a value
 --- values: agent_status agent_usage
 --- config
 location / { VALUE on; }
@@ -907,7 +463,7 @@ location / { VALUE on; }
 --- error_log
 [emerg] invalid number of arguments in "VALUE" directive in config:1
 
-=== TEST 91: VALUE in an if
+=== TEST 49: VALUE in an if
 --- values: agent_status agent_usage
 --- config
 location / { if ($arg_a) { VALUE; } }
@@ -915,7 +471,7 @@ location / { if ($arg_a) { VALUE; } }
 --- error_log
 [emerg] "VALUE" directive is not allowed here in config:1
 
-=== TEST 92: VALUE twice
+=== TEST 50: VALUE twice
 --- values: agent_status agent_usage
 --- config
 location / { VALUE; VALUE; }
@@ -923,7 +479,7 @@ location / { VALUE; VALUE; }
 --- error_log
 [emerg] "VALUE" directive is duplicate in config:1
 
-=== TEST 93: agent_status behind VALUE
+=== TEST 51: agent_status behind VALUE
 --- values: proxy_pass agent_pass
 --- config
 location / {
@@ -935,7 +491,7 @@ location / {
 [emerg] "agent_status" directive stands in a location that has another content
     handler in config:3
 
-=== TEST 94: agent_pass behind agent_status
+=== TEST 52: agent_pass behind agent_status
 --- config
 location / {
     agent_status;
@@ -946,7 +502,7 @@ location / {
 [emerg] "agent_pass" directive stands in a location that has another content
     handler in config:3
 
-=== TEST 95: agent_status before proxy_pass
+=== TEST 53: agent_status before proxy_pass
 --- http_config
 agent_database "dbname=a";
 --- config
@@ -956,7 +512,7 @@ location / { agent_status; proxy_pass http://127.0.0.1:1; }
 [emerg] "agent_status" directive stands in a location that has another content
     handler in config:1
 
-=== TEST 96: VALUE without a database
+=== TEST 54: VALUE without a database
 --- values: agent_status agent_usage
 --- config
 location / { VALUE; }
@@ -965,7 +521,7 @@ location / { VALUE; }
 [emerg] "VALUE" needs "agent_database" in http, which is missing, in
     config:1
 
-=== TEST 97: pass to VALUE
+=== TEST 55: pass to VALUE
 --- values: agent_status agent_usage
 --- http_config
 agent_database "dbname=a"; agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
@@ -977,7 +533,7 @@ agent a { pass /llm/; }
 [emerg] "pass /llm/" of agent "a" leads to location "/llm/", which has
     "VALUE" itself, in config:2
 
-=== TEST 98: agent_auth_zone VALUE
+=== TEST 56: agent_auth_zone VALUE
 --- values: keys keys: :1m keys:x keys:-1 keys:1mm
 --- http_config
 agent_auth_zone VALUE;
@@ -986,7 +542,7 @@ agent_auth_zone VALUE;
 [emerg] invalid value "VALUE" in "agent_auth_zone" directive, it must be a
     name, a colon and a size, as in keys:10m in http_config:1
 
-=== TEST 99: agent_auth_zone of VALUE
+=== TEST 57: agent_auth_zone of VALUE
 --- values: keys:0 keys:31k keys:32767
 --- http_config
 agent_auth_zone VALUE;
@@ -995,7 +551,7 @@ agent_auth_zone VALUE;
 [emerg] invalid value "VALUE" in "agent_auth_zone" directive, the size must be
     32k at least in http_config:1
 
-=== TEST 100: agent_auth_zone twice
+=== TEST 58: agent_auth_zone twice
 --- http_config
 agent_auth_zone keys:1m;
 agent_auth_zone more:1m;
@@ -1003,28 +559,28 @@ agent_auth_zone more:1m;
 --- error_log
 [emerg] "agent_auth_zone" directive is duplicate in http_config:2
 
-=== TEST 101: agent_auth with a value
+=== TEST 59: agent_auth with a value
 --- config
 location / { agent_auth on; }
 --- must_die
 --- error_log
 [emerg] invalid number of arguments in "agent_auth" directive in config:1
 
-=== TEST 102: agent_auth in http
+=== TEST 60: agent_auth in http
 --- http_config
 agent_auth;
 --- must_die
 --- error_log
 [emerg] "agent_auth" directive is not allowed here in http_config:1
 
-=== TEST 103: agent_auth twice
+=== TEST 61: agent_auth twice
 --- config
 location / { agent_auth; agent_auth; }
 --- must_die
 --- error_log
 [emerg] "agent_auth" directive is duplicate in config:1
 
-=== TEST 104: agent_auth beside VALUE
+=== TEST 62: agent_auth beside VALUE
 --- values
 agent_status
 agent_pass a
@@ -1039,7 +595,7 @@ location / {
 [emerg] "agent_auth" directive stands in a location that has another content
     handler in config:3
 
-=== TEST 105: agent_auth without a database
+=== TEST 63: agent_auth without a database
 --- http_config
 agent_auth_zone keys:1m;
 --- config
@@ -1049,7 +605,7 @@ location / { agent_auth; }
 [emerg] "agent_auth" needs "agent_database" in http, which is missing, in
     config:1
 
-=== TEST 106: agent_auth without a zone
+=== TEST 64: agent_auth without a zone
 --- http_config
 agent_database "dbname=a";
 --- config
@@ -1059,7 +615,7 @@ location / { agent_auth; }
 [emerg] "agent_auth" needs "agent_auth_zone" in http, which is missing, in
     config:1
 
-=== TEST 107: pass to agent_auth
+=== TEST 65: pass to agent_auth
 --- http_config
 agent_database "dbname=a"; agent_artifacts $TEST_NGINX_SCRATCH/artifacts;
 agent_auth_zone keys:1m;
@@ -1071,21 +627,21 @@ agent a { pass /llm/; }
 [emerg] "pass /llm/" of agent "a" leads to location "/llm/", which has
     "agent_auth" itself, in config:2
 
-=== TEST 108: agent_tenant empty
+=== TEST 66: agent_tenant empty
 --- http_config
 agent_tenant "";
 --- must_die
 --- error_log
 [emerg] "agent_tenant" directive has an empty tenant in http_config:1
 
-=== TEST 109: agent_tenant twice
+=== TEST 67: agent_tenant twice
 --- config
 agent_tenant a; agent_tenant $http_x;
 --- must_die
 --- error_log
 [emerg] "agent_tenant" directive is duplicate in config:1
 
-=== TEST 110: agent_tenant of an unknown variable
+=== TEST 68: agent_tenant of an unknown variable
 --- config
 agent_tenant $no_such_variable;
 --- must_die

@@ -55,7 +55,7 @@ fi
 # shellcheck disable=SC2086  # a list of words
 apt_install $apt_packages
 apt_test_nginx
-[[ " ${files[*]} " != *agent_protocol.t* ]] || apt_node
+[[ " ${files[*]} " != *agent_protocol_files.t* ]] || apt_node
 
 BUILD=${BUILD:-build}
 [[ $BUILD = /* ]] || BUILD=$PWD/$BUILD
