@@ -10,6 +10,10 @@
 static ngx_uint_t ngx_agent_bearer_is_char(u_char c);
 
 
+/* stays: to look the algorithm up each time takes longer than the hash */
+static EVP_MD_CTX  *ngx_agent_bearer_md;
+
+
 ngx_int_t
 ngx_agent_bearer(ngx_str_t *value, ngx_str_t *token)
 {
@@ -71,24 +75,22 @@ ngx_agent_bearer_is_char(u_char c)
 }
 
 
-/*
- * With a context of its own that stays: to look the algorithm up each time
- * takes longer than the hash.
- */
-
 ngx_int_t
 ngx_agent_bearer_hash(ngx_str_t *token, u_char hash[NGX_AGENT_KEY_HASH])
 {
-    static EVP_MD_CTX  *md;
+    EVP_MD_CTX  *md;
+
+    md = ngx_agent_bearer_md;
 
     if (md == NULL) {
         md = EVP_MD_CTX_new();
 
         if (md == NULL || EVP_DigestInit_ex(md, EVP_sha256(), NULL) != 1) {
             EVP_MD_CTX_free(md);
-            md = NULL;
             return NGX_ERROR;
         }
+
+        ngx_agent_bearer_md = md;
 
     } else if (EVP_DigestInit_ex(md, NULL, NULL) != 1) {
         return NGX_ERROR;
@@ -96,4 +98,12 @@ ngx_agent_bearer_hash(ngx_str_t *token, u_char hash[NGX_AGENT_KEY_HASH])
 
     return EVP_DigestUpdate(md, token->data, token->len) == 1
            && EVP_DigestFinal_ex(md, hash, NULL) == 1 ? NGX_OK : NGX_ERROR;
+}
+
+
+void
+ngx_agent_bearer_exit(void)
+{
+    EVP_MD_CTX_free(ngx_agent_bearer_md);
+    ngx_agent_bearer_md = NULL;
 }

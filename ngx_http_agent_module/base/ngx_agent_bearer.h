@@ -29,5 +29,8 @@ ngx_int_t ngx_agent_bearer(ngx_str_t *value, ngx_str_t *token);
 ngx_int_t ngx_agent_bearer_hash(ngx_str_t *token,
     u_char hash[NGX_AGENT_KEY_HASH]);
 
+/* Frees what the hash has kept; the next one makes it anew. */
+void ngx_agent_bearer_exit(void);
+
 
 #endif /* _NGX_AGENT_BEARER_H_INCLUDED_ */

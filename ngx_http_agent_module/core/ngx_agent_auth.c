@@ -423,6 +423,8 @@ ngx_agent_auth_exit(void)
     ngx_queue_t           *q, *a;
     ngx_agent_auth_ask_t  *ask;
 
+    ngx_agent_bearer_exit();
+
     if (ngx_agent_auth_timer.timer_set) {
         ngx_del_timer(&ngx_agent_auth_timer);
     }

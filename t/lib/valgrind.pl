@@ -22,11 +22,21 @@ my $nginx = AgentTest::Nginx->new(no_start => 1, conf => conf(
                        . ' instructions "be brief" "and kind";',
                 short => 'max_steps 2;',
                 small => 'max_answer 100k; attempts 1;',
-                refused => 'pass /dead/; attempts 2;' },
+                refused => 'pass /dead/; attempts 2;',
+                auto => 'run auto; max_steps 3;',
+                ap => 'dialect agent_protocol; pass /self/x/two; attempts 1;' },
+    http => '    agent_auth_zone keys:1m;',
     server => "        listen 127.0.0.1:$h2 http2;\n"
               . '        location /v/ { agent_pass $agent_id; }'
               . "\n        location /strict/ { agent_pass two; "
               . "agent_strict on; }\n"
+              . '        location /k/ { agent_pass $agent_id; '
+              . "auth_request /_auth; }\n"
+              . "        location = /_auth { internal; agent_auth; }\n"
+              . "        location = /status { agent_status; }\n"
+              . "        location = /usage { agent_usage; }\n"
+              . '        location /self/ { internal; '
+              . "proxy_pass http://127.0.0.1:%PORT%/; }\n"
               . '        location /dead/ { internal; '
               . "proxy_pass http://127.0.0.1:$dead; }\n"));
 my $report = scratch() . '/valgrind.log';
@@ -125,7 +135,10 @@ call(404, 'GET', "/agent/tasks/$none$_")
 call(404, 'POST', "/agent/tasks/$none/steps", body => {});
 call(404, 'POST', "/agent/tasks/$none/artifacts", headers => $type,
      body => $file);
-call(405, 'DELETE', "/agent/tasks/$id");
+call(405, 'PUT', "/agent/tasks/$id");
+call(404, 'DELETE', "/agent/tasks/$none");
+call(404, 'POST', "/agent/tasks/$none/cancel", body => {});
+call(404, 'GET', "/agent/tasks/$none/steps/$none/trace");
 call(422, 'GET', '/agent/tasks?page_size=none');
 call(422, 'POST', '/agent/tasks', body => $_,
      headers => { 'Content-Type' => 'application/json' })
@@ -190,6 +203,87 @@ write_file($body, encode({ input => 'over two' }));
 my $nghttp = "nghttp -d $body -H 'content-type: application/json'";
 my $said = qx{$nghttp http://127.0.0.1:$h2/agent/tasks 2>&1};
 like($said, qr/"input":"over two"/, 'HTTP/2');
+
+
+# What runs without a client, what is repeated, cancelled, deleted -------------
+
+sub ended {
+    my ($id, $steps) = @_;
+    ok(poll_until(sub { $pg->psql('select count(*) from agent.step where '
+       . "status > 1 and task_id = '$id'") >= $steps }, 60), 'it has run');
+}
+
+my $async = { Prefer => 'respond-async' };
+$id = task('later [[demo]]');
+my $late = call(202, 'POST', "/agent/tasks/$id/steps", body => {},
+                headers => $async);
+ended($id, 1);
+call(200, 'GET', "/agent/tasks/$id/steps/$late->{step_id}", headers => {
+     Prefer => 'wait=5' });
+call(200, 'GET', "/agent/tasks/$id/steps/$late->{step_id}/trace");
+
+$id = task('by itself [[tools]]', '/x/auto');
+ended($id, 1);
+
+my $key = { 'Idempotency-Key' => 'valgrind-1' };
+call(200, 'POST', '/agent/tasks', body => { input => 'x' }, headers => $key)
+    for 1, 2;
+call(422, 'POST', '/agent/tasks', body => { input => 'y' }, headers => $key);
+$id = task('keyed');
+$key = { 'Idempotency-Key' => 'valgrind-2' };
+call(200, 'POST', "/agent/tasks/$id/steps", body => {}, headers => $key)
+    for 1, 2;
+
+$id = task('stop it [[hang]]');
+call(202, 'POST', "/agent/tasks/$id/steps", body => {}, headers => $async);
+poll_until(sub { ($llm->stats->{active} || 0) > 0 });
+call(200, 'POST', "/agent/tasks/$id/cancel", body => {});
+call(200, 'DELETE', "/agent/tasks/$id");
+call(404, 'GET', "/agent/tasks/$id");
+
+$id = task('through itself [[demo]]', '/x/ap');
+call(200, 'POST', "/x/ap/tasks/$id/steps", body => {});
+call(200, 'GET', "/x/ap/tasks/$id/artifacts");
+$id = task('which fails [[http:400]]', '/x/ap');
+call(502, 'POST', "/x/ap/tasks/$id/steps", body => {});
+
+
+# Keys, tenants, limits, what was used -------------------------------------------
+
+sub make_key {
+    return { Authorization => 'Bearer ' . $pg->psql(
+             "select agent.create_key($_[0])") };
+}
+
+my $good = make_key(q{'acme'});
+my $read = make_key(q{'acme', p_read_only => true, p_agents => '{two}'});
+
+call(401, 'GET', '/k/tasks');
+call(401, 'GET', '/k/tasks', headers => { Authorization => $_ })
+    for 'Bearer x', 'Basic eDp5', 'Bearer ak_' . 'a' x 43;
+call(403, 'POST', '/k/tasks?agent_id=two', headers => $read,
+     body => { input => 'x' });
+call(200, 'GET', '/k/tasks', headers => $_) for $read, $good, $good;
+call(200, 'GET', '/k/agents', headers => $_) for $read, $good;
+
+$id = call(200, 'POST', '/k/tasks?agent_id=two', headers => $good,
+           body => { input => 'a tenant' })->{task_id};
+call(404, 'GET', "/agent/tasks/$id");
+call(200, 'POST', "/k/tasks/$id/steps", headers => $good, body => {});
+$pg->psql(q{select agent.set_quota('acme', p_running => 2, p_steps_day => 2)});
+my ($last, @more) = map {
+    call(200, 'POST', '/k/tasks?agent_id=two', headers => $good,
+         body => { input => "limited $_" })->{task_id};
+} 1 .. 3;
+call(200, 'POST', "/k/tasks/$more[0]/steps", headers => $good, body => {});
+call(429, 'POST', "/k/tasks/$last/steps", headers => $good, body => {});
+$pg->psql(q{select agent.set_quota('acme', p_artifact_bytes => 10)});
+call(507, 'POST', "/k/tasks/$id/artifacts", body => $file,
+     headers => { %$type, %$good });
+
+call(200, 'GET', '/k/usage', headers => $good);
+call(200, 'GET', "/usage$_") for '', '?format=csv', '?tenant=acme';
+call(200, 'GET', "/status$_") for '', '?format=prometheus';
 
 
 # The database and its faults -------------------------------------------------

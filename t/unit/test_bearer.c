@@ -65,6 +65,12 @@ test_hash(void)
 
     ok(ngx_agent_bearer_hash(&abc, hash) == NGX_OK
        && memcmp(hash, expected, sizeof(hash)) == 0, "the hash");
+
+    ngx_agent_bearer_exit();
+    memset(hash, 0, sizeof(hash));
+    ok(ngx_agent_bearer_hash(&abc, hash) == NGX_OK
+       && memcmp(hash, expected, sizeof(hash)) == 0, "the same after an exit");
+    ngx_agent_bearer_exit();
 }
 
 
