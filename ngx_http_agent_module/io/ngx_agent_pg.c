@@ -39,17 +39,16 @@ ngx_agent_pg_init(ngx_cycle_t *cycle, ngx_agent_pg_conf_t *conf)
     ngx_uint_t            i;
     ngx_agent_pg_lane_t  *lane;
 
-    if (conf->nstmts > NGX_AGENT_PG_STMTS) {
-        ngx_log_error(NGX_LOG_EMERG, cycle->log, 0,
-                      "agent pg: %ui statements, there is room for %d",
-                      conf->nstmts, NGX_AGENT_PG_STMTS);
-        return NGX_ERROR;
-    }
-
     for (i = 0; i < NGX_AGENT_PG_LANES; i++) {
 
         lane = ngx_pcalloc(cycle->pool, sizeof(ngx_agent_pg_lane_t));
         if (lane == NULL) {
+            return NGX_ERROR;
+        }
+
+        lane->kinds = ngx_pcalloc(cycle->pool,
+                                  conf->nstmts * sizeof(ngx_uint_t));
+        if (lane->kinds == NULL) {
             return NGX_ERROR;
         }
 

@@ -104,7 +104,7 @@ ngx_agent_pg_gather(ngx_agent_pg_lane_t *lane)
         next = ngx_queue_next(q);
         call = ngx_queue_data(q, ngx_agent_pg_call_t, queue);
 
-        if (kind != NGX_AGENT_PG_STMTS && call->stmt != kind && !call->passed)
+        if (kind != lane->conf->nstmts && call->stmt != kind && !call->passed)
         {
             call->passed = 1;
             continue;
@@ -140,8 +140,7 @@ ngx_agent_pg_gather(ngx_agent_pg_lane_t *lane)
 /*
  * An execution costs as much as some ten rows of it, so under load a batch is
  * of one statement, whichever has the most calls, and of those who were
- * passed over by the last one: nobody waits for two.  NGX_AGENT_PG_STMTS: all
- * may go.
+ * passed over by the last one: nobody waits for two.  nstmts: all may go.
  */
 
 static ngx_uint_t
@@ -150,7 +149,7 @@ ngx_agent_pg_kind(ngx_agent_pg_lane_t *lane)
     ngx_uint_t  i, kind;
 
     if (lane->nwaiting < NGX_AGENT_PG_MANY) {
-        return NGX_AGENT_PG_STMTS;
+        return lane->conf->nstmts;
     }
 
     for (i = 1, kind = 0; i < lane->conf->nstmts; i++) {

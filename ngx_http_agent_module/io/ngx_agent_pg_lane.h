@@ -21,7 +21,6 @@
 
 
 #define NGX_AGENT_PG_BATCH        256        /* calls of one batch */
-#define NGX_AGENT_PG_STMTS        64         /* statements at most */
 
 
 typedef struct {
@@ -39,8 +38,7 @@ typedef struct {
     ngx_uint_t                 number;       /* NGX_AGENT_PG_WRITER, ... */
     ngx_queue_t                waiting;
     ngx_uint_t                 nwaiting;
-    ngx_uint_t                 kinds[NGX_AGENT_PG_STMTS];
-                                             /* the same, by statements */
+    ngx_uint_t                *kinds;        /* the same, by statements */
     ngx_msec_t                 since;        /* connected */
     ngx_uint_t                 connection;   /* of the connection, from 1 */
     ngx_uint_t                 batches;      /* sent */

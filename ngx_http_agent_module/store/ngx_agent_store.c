@@ -297,10 +297,7 @@ ngx_int_t
 ngx_agent_store_list(ngx_agent_store_call_t *call, ngx_agent_sql_e stmt,
     ngx_agent_store_rows_pt rows)
 {
-    ngx_agent_page_t     *page;
     ngx_agent_pg_call_t  *pg;
-
-    page = call->page;
 
     pg = ngx_agent_store_call(call, stmt, &call->task->id, rows);
     if (pg == NULL) {
@@ -309,11 +306,18 @@ ngx_agent_store_list(ngx_agent_store_call_t *call, ngx_agent_sql_e stmt,
 
     ngx_agent_pg_id(pg, &call->task->id);
     ngx_agent_pg_text(pg, &call->tenant);
+    ngx_agent_store_page(pg, call->page);
+
+    return ngx_agent_store_send(pg);
+}
+
+
+void
+ngx_agent_store_page(ngx_agent_pg_call_t *pg, ngx_agent_page_t *page)
+{
     ngx_agent_pg_int8(pg, (int64_t) (page->number - 1) * page->size);
     ngx_agent_pg_int4(pg, (int32_t) page->size);
     ngx_agent_pg_bool(pg, page->desc);
-
-    return ngx_agent_store_send(pg);
 }
 
 

@@ -34,6 +34,9 @@ ngx_agent_pg_call_t *ngx_agent_store_call_all(ngx_agent_store_call_t *call,
 ngx_int_t ngx_agent_store_list(ngx_agent_store_call_t *call,
     ngx_agent_sql_e stmt, ngx_agent_store_rows_pt rows);
 
+/* Three parameters: how many rows to skip, how many to send, newest first. */
+void ngx_agent_store_page(ngx_agent_pg_call_t *pg, ngx_agent_page_t *page);
+
 /* Sends it; a call that is NULL is NGX_ABORT. */
 ngx_int_t ngx_agent_store_send(ngx_agent_pg_call_t *pg);
 
@@ -82,10 +85,12 @@ ngx_agent_key_e ngx_agent_store_keyed(ngx_agent_store_call_t *call,
 /* Turns a list round, for pages with the newest first. */
 void ngx_agent_store_reverse(ngx_array_t *list);
 
-/* what this process calls itself in agent.step.owner, and its host */
+/* what traces have in common; known: it is on record */
 extern ngx_str_t                ngx_agent_store_trace_mark;
 extern ngx_str_t                ngx_agent_store_trace_part;
 extern ngx_uint_t               ngx_agent_store_trace_known;
+
+/* what this process calls itself in agent.step.owner, and its host */
 extern ngx_str_t                ngx_agent_store_owner;
 extern ngx_str_t                ngx_agent_store_host;
 extern int64_t                  ngx_agent_store_born;

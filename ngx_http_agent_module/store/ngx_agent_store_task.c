@@ -172,10 +172,8 @@ ngx_int_t
 ngx_agent_store_list_tasks(ngx_agent_store_call_t *call)
 {
     ngx_uint_t            limited;
-    ngx_agent_page_t     *page;
     ngx_agent_pg_call_t  *pg;
 
-    page = call->page;
     limited = (call->agents.data != NULL);
 
     pg = ngx_agent_store_call(call, limited ? NGX_AGENT_SQL_LIST_TASKS_OF
@@ -186,9 +184,7 @@ ngx_agent_store_list_tasks(ngx_agent_store_call_t *call)
     }
 
     ngx_agent_pg_text(pg, &call->tenant);
-    ngx_agent_pg_int8(pg, (int64_t) (page->number - 1) * page->size);
-    ngx_agent_pg_int4(pg, (int32_t) page->size);
-    ngx_agent_pg_bool(pg, page->desc);
+    ngx_agent_store_page(pg, call->page);
 
     if (limited) {
         ngx_agent_pg_text(pg, &call->agents);

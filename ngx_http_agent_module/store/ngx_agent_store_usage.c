@@ -23,10 +23,7 @@ static ngx_int_t ngx_agent_store_usage_sums(ngx_agent_store_call_t *call,
 ngx_int_t
 ngx_agent_store_usage(ngx_agent_store_call_t *call)
 {
-    ngx_agent_page_t     *page;
     ngx_agent_pg_call_t  *pg;
-
-    page = call->page;
 
     pg = ngx_agent_store_call(call, NGX_AGENT_SQL_USAGE, NULL,
                               ngx_agent_store_usage_rows);
@@ -38,9 +35,7 @@ ngx_agent_store_usage(ngx_agent_store_call_t *call)
     ngx_agent_pg_bool(pg, call->all);
     ngx_agent_store_text_or_null(pg, &call->from);
     ngx_agent_store_text_or_null(pg, &call->to);
-    ngx_agent_pg_int8(pg, (int64_t) (page->number - 1) * page->size);
-    ngx_agent_pg_int4(pg, (int32_t) page->size);
-    ngx_agent_pg_bool(pg, page->desc);
+    ngx_agent_store_page(pg, call->page);
     ngx_agent_pg_text(pg, &call->agents);
 
     return ngx_agent_store_send(pg);

@@ -15,10 +15,7 @@ use AgentTest ();
 
 BEGIN {
     $ENV{TEST_NGINX_SCRATCH} = AgentTest::scratch();
-    $ENV{TEST_NGINX_BINARY} ||= AgentTest::Nginx::binary();
-    $ENV{TEST_NGINX_SERVROOT} ||= AgentTest::scratch() . '/servroot';
-    ($ENV{TEST_NGINX_LOAD_MODULES} = AgentTest::Nginx::modules())
-        =~ s/load_module (\S+);\n/$1 /g;
+    AgentTest::Nginx::for_blocks();
 }
 
 use Test::Nginx::Socket;

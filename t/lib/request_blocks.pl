@@ -25,10 +25,7 @@ BEGIN {
     $pg = AgentTest::Postgres->new;
     $llm = AgentTest::LLM->new;
 
-    $ENV{TEST_NGINX_BINARY} ||= AgentTest::Nginx::binary();
-    $ENV{TEST_NGINX_SERVROOT} ||= "$dir/servroot";
-    ($ENV{TEST_NGINX_LOAD_MODULES} = AgentTest::Nginx::modules())
-        =~ s/load_module (\S+);\n/$1 /g;
+    AgentTest::Nginx::for_blocks();
 
     # blocks with one configuration share one nginx
     $ENV{TEST_NGINX_FORCE_RESTART_ON_TEST} = 0;

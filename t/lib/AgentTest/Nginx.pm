@@ -45,6 +45,16 @@ sub modules {
 }
 
 
+# What Test::Nginx wants to know of it: before that is loaded.
+
+sub for_blocks {
+    $ENV{TEST_NGINX_BINARY} ||= binary();
+    $ENV{TEST_NGINX_SERVROOT} ||= AgentTest::scratch() . '/servroot';
+    ($ENV{TEST_NGINX_LOAD_MODULES} = modules())
+        =~ s/load_module (\S+);\n/$1 /g;
+}
+
+
 sub write_conf {
     my ($self, $conf) = @_;
 
