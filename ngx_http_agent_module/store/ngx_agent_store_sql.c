@@ -586,6 +586,20 @@ const ngx_agent_pg_stmt_t
     /* both connections have one, by what calls it */
     { "replan", "discard plans", 0, { 0 }, 0 },
 
-    /* whose rows those behind it may see, until the transaction ends */
-    { "enter", "select agent.enter($1::text, false)", 1, { TEXT }, 0 }
+    /*
+     * Whose rows those behind it may see, until the transaction ends.  What
+     * agent.enter() does, but the function is called for tenants with limits
+     * alone: it costs more than all the rest.  "offset": first the one
+     * setting, as what follows is seen by it.
+     */
+    { "enter",
+      "select set_config('agent.limited',"
+      "         case when w.who = '*' then '1'"
+      "              when exists (select from agent.quota q"
+      "                           where q.tenant = substr(w.who, 2))"
+      "              then agent.enter(w.who, false)::int::text"
+      "              else '0' end, true)"
+      " from (select set_config('agent.tenant', $1::text, true) as who"
+      "       offset 0) w",
+      1, { TEXT }, 0 }
 };

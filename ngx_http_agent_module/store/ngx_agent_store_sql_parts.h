@@ -169,19 +169,29 @@
     NEWER " returning agent, tenant"                                          \
     ")"
 
+/*
+ * Of those that could begin, the ones that did: by an array, as a join would
+ * read "begun" once for each.
+ */
+
+#define HAS_BEGUN                                                             \
+    "coalesce(j.step_id = any((select array_agg(step_id) from begun)"         \
+    "                         ::uuid[]), false)"
+
 #define VERDICTS(lost, more)                                                  \
     " select j.ord::int4,"                                                    \
     "        case when j.verdict = 9 then"                                    \
     "               case when j.status = 1 and j.attempt = 1"                 \
     "                         and j.last_owner = j.owner then 0 else 5 end"   \
-    "             when j.verdict = 0 and b.seq is null then " lost            \
+    "             when j.verdict = 0 and not " HAS_BEGUN " then " lost        \
     "             when j.verdict = 0 and j.put then 5"                        \
     "             else j.verdict end,"                                        \
-    "        coalesce(b.seq, j.seq), j.agent, j.task_input, j.redact,"        \
+    "        case when j.verdict = 0 then coalesce(j.seq, 0) + 1"             \
+    "             else j.seq end, j.agent, j.task_input, j.redact,"           \
     "        j.last_id, case when j.verdict = 9 then j.attempt"               \
     "                        else 1 end,"                                     \
     "        j.verdict = 2 and j.lapsed, j.parent" more                       \
-    " from judged j left join begun b on b.step_id = j.step_id"
+    " from judged j"
 
 /* 10: it would have to wait, and there is no room in the queue */
 
