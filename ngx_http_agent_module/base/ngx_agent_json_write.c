@@ -14,9 +14,25 @@ static void ngx_agent_json_put(ngx_agent_json_t *j, const void *p, size_t n);
 static void ngx_agent_json_open(ngx_agent_json_t *j, const char *text);
 static void ngx_agent_json_close(ngx_agent_json_t *j, const char *text);
 static void ngx_agent_json_broken(ngx_agent_json_t *j);
+static const u_char *ngx_agent_json_special(ngx_agent_json_t *j,
+    const u_char *p, const u_char *end);
 static void ngx_agent_json_escape(ngx_agent_json_t *j, u_char c);
 static size_t ngx_agent_json_carry(ngx_agent_json_t *j, const u_char *p,
     size_t n);
+
+
+/* bytes that stand for themselves in a string; from 0x80 on none does */
+
+static const u_char  ngx_agent_json_plain[256] = {
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1, 1,
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1
+};
 
 
 void
@@ -249,9 +265,8 @@ ngx_agent_json_string_begin(ngx_agent_json_t *j)
 void
 ngx_agent_json_string_part(ngx_agent_json_t *j, const u_char *p, size_t n)
 {
-    size_t         len;
-    ngx_int_t      rc;
-    const u_char  *end, *run;
+    u_char        *pos, *last;
+    const u_char  *end;
 
     if (n == 0) {
         return;
@@ -266,38 +281,67 @@ ngx_agent_json_string_part(ngx_agent_json_t *j, const u_char *p, size_t n)
         return;
     }
 
-    for (run = p; p < end; run = p) {
+    while (p < end) {
 
-        while (p < end && *p >= 0x20 && *p < 0x80 && *p != '"' && *p != '\\') {
-            p++;
+        last = j->pos + ngx_min(j->end - j->pos, end - p);
+
+        for (pos = j->pos; pos < last && ngx_agent_json_plain[*p]; p++) {
+            *pos++ = *p;
         }
 
-        ngx_agent_json_put(j, run, p - run);
+        j->pos = pos;
 
-        if (p == end) {
+        if (p < end) {
+            p = ngx_agent_json_special(j, p, end);
+        }
+
+        if (p == NULL) {
             return;
         }
+    }
+}
 
-        rc = ngx_agent_utf8_next(p, end, &len);
 
-        if (rc == NGX_AGAIN) {
-            ngx_memcpy(j->carry, p, len);
-            j->carry_len = (u_char) len;
-            return;
-        }
+/*
+ * What does not stand for itself in a string, or has no room: returns what
+ * comes behind it, or NULL: the part ends in the middle of a character, or
+ * there is no memory.
+ */
 
-        if (rc == NGX_DECLINED) {
-            ngx_agent_json_put(j, NGX_AGENT_UTF8_BAD, NGX_AGENT_UTF8_BAD_LEN);
+static const u_char *
+ngx_agent_json_special(ngx_agent_json_t *j, const u_char *p, const u_char *end)
+{
+    size_t     len;
+    ngx_int_t  rc;
 
-        } else if (len == 1) {
-            ngx_agent_json_escape(j, *p);
+    if (*p < 0x80) {
+
+        if (ngx_agent_json_plain[*p]) {
+            ngx_agent_json_put(j, p, 1);
 
         } else {
-            ngx_agent_json_put(j, p, len);
+            ngx_agent_json_escape(j, *p);
         }
 
-        p += len;
+        return j->failed ? NULL : p + 1;
     }
+
+    rc = ngx_agent_utf8_next(p, end, &len);
+
+    if (rc == NGX_AGAIN) {
+        ngx_memcpy(j->carry, p, len);
+        j->carry_len = (u_char) len;
+        return NULL;
+    }
+
+    if (rc == NGX_DECLINED) {
+        ngx_agent_json_put(j, NGX_AGENT_UTF8_BAD, NGX_AGENT_UTF8_BAD_LEN);
+
+    } else {
+        ngx_agent_json_put(j, p, len);
+    }
+
+    return j->failed ? NULL : p + len;
 }
 
 
