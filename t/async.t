@@ -271,7 +271,9 @@ $nginx->finish;
     $nginx = AgentTest::Nginx->new(conf => conf(
         pg => $pg, llm => $llm, main => 'worker_shutdown_timeout 4s;',
         agents => { auto => 'run auto;' },
-        http => '    agent_concurrency 1; agent_queue 1 poll=1s;'));
+        http => '    agent_concurrency 1; agent_queue 1 poll=1s; log_format '
+                . 'agent "$status $agent_id $agent_step_id"; '
+                . 'access_log %DIR%/agent.log agent;'));
 
     my $secret = make_task($nginx, 'ask [[secret:The password?]]');
     run_step($nginx, $secret);
@@ -286,6 +288,9 @@ $nginx->finish;
     is_accepted($r, $secret, 'a queued step');
     is($r->{json}{status}, 'created', 'created');
     is($r->{json}{input}, '[redacted]', 'a secret is not shown there either');
+    ok(poll_until(sub { read_file($nginx->dir . '/agent.log')
+                        =~ /^202 writer \Q$r->{json}{step_id}\E$/m }),
+       'the log has its agent') or diag read_file($nginx->dir . '/agent.log');
 
     # the depth is looked at now and then
     poll_until(sub {

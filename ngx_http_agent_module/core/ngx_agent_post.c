@@ -268,7 +268,8 @@ static void
 ngx_agent_post_tell(ngx_agent_live_t *live, ngx_int_t rc,
     ngx_agent_begin_e begin)
 {
-    ngx_agent_post_t  *post;
+    ngx_agent_post_t   *post;
+    ngx_agent_agent_t  *agent;
 
     post = live->post;
     live->post = NULL;
@@ -288,8 +289,12 @@ ngx_agent_post_tell(ngx_agent_live_t *live, ngx_int_t rc,
         post->step.redacted = live->step.redacted;
         post->step.status = live->step.status;
 
-        if (live->agent) {
-            post->task.agent = live->agent->name;
+        /* also of a step that is run elsewhere */
+
+        agent = ngx_agent_agent_find(&live->task.agent);
+
+        if (agent) {
+            post->task.agent = agent->name;
         }
 
         if (begin == NGX_AGENT_BEGIN_FINISHED
