@@ -10,9 +10,6 @@
 
 #define NGX_AGENT_PG_TICK         100        /* ms between looks at deadlines */
 #define NGX_AGENT_PG_LOOKS        8          /* at the sockets */
-#define NGX_AGENT_PG_PAUSE        5          /* ms, at most */
-#define NGX_AGENT_PG_PLENTY       32         /* calls: more save little */
-#define NGX_AGENT_PG_HASTY        64         /* batches, at most */
 #define NGX_AGENT_PG_STALL        10000      /* ms: a silent server is dead */
 #define NGX_AGENT_PG_SENDS        5          /* of one call, at most */
 
@@ -25,9 +22,6 @@ static void ngx_agent_pg_show(ngx_agent_pg_lane_t *lane);
 static void ngx_agent_pg_ready(void *owner);
 static void ngx_agent_pg_lost(void *owner);
 static void ngx_agent_pg_send_handler(ngx_event_t *ev);
-static ngx_uint_t ngx_agent_pg_wanted(ngx_agent_pg_lane_t *lane,
-    ngx_uint_t all);
-static void ngx_agent_pg_pause_handler(ngx_event_t *ev);
 static ngx_uint_t ngx_agent_pg_kept(ngx_agent_pg_call_t *call);
 static ngx_uint_t ngx_agent_pg_late(ngx_agent_pg_call_t *call);
 static void ngx_agent_pg_tick(ngx_event_t *ev);
@@ -77,10 +71,6 @@ ngx_agent_pg_lane_init(ngx_agent_pg_lane_t *lane, ngx_uint_t number,
     lane->send.handler = ngx_agent_pg_send_handler;
     lane->send.data = lane;
     lane->send.log = log;
-
-    lane->pause.handler = ngx_agent_pg_pause_handler;
-    lane->pause.data = lane;
-    lane->pause.log = log;
 
     lane->tick.handler = ngx_agent_pg_tick;
     lane->tick.data = lane;
@@ -138,8 +128,6 @@ ngx_agent_pg_exit(void)
         if (lane->tick.timer_set) {
             ngx_del_timer(&lane->tick);
         }
-
-        ngx_agent_pg_gathered(lane);
 
         if (lane->send.posted) {
             ngx_delete_posted_event(&lane->send);
@@ -201,11 +189,7 @@ ngx_agent_pg_call(ngx_agent_pg_call_t *call)
     ngx_agent_pg_enqueue(lane, call, 0);
 
     /* those who come in the same turn of the loop go out together */
-
-    if (lane->kinds[call->stmt] >= lane->wanted) {
-        ngx_post_event(&lane->send, &ngx_posted_events);
-    }
-
+    ngx_post_event(&lane->send, &ngx_posted_events);
     ngx_agent_pg_watch(lane);
 
     return NGX_AGAIN;
@@ -352,88 +336,7 @@ ngx_agent_pg_lost(void *owner)
     }
 
     lane->ncalls = 0;
-    ngx_agent_pg_gathered(lane);
     ngx_agent_pg_watch(lane);
-}
-
-
-/*
- * A batch costs as much as some ten or twenty of its rows, and clients who
- * have their answers, and runs that have begun, most likely come back with
- * another call: so under load the next batch waits for half of all that are
- * about, in calls of one statement, but not for long.  Not for more: the
- * other half is what we do while the database works.  Where it waited in
- * vain, as with an LLM that takes its time, the next batches go without, each
- * time twice as many.
- */
-
-static ngx_uint_t
-ngx_agent_pg_wanted(ngx_agent_pg_lane_t *lane, ngx_uint_t all)
-{
-    if (lane->hasty || ngx_exiting) {
-        return 0;
-    }
-
-    return ngx_min(all / 2, NGX_AGENT_PG_PLENTY);
-}
-
-
-ngx_uint_t
-ngx_agent_pg_enough(ngx_agent_pg_lane_t *lane, ngx_uint_t all)
-{
-    return lane->nwaiting >= NGX_AGENT_PG_MANY
-           && lane->kinds[ngx_agent_pg_most(lane)]
-              >= ngx_agent_pg_wanted(lane, all);
-}
-
-
-void
-ngx_agent_pg_next(ngx_agent_pg_lane_t *lane, ngx_uint_t all)
-{
-    if (all >= NGX_AGENT_PG_MANY) {
-        lane->wanted = ngx_agent_pg_wanted(lane, all);
-
-        if (lane->kinds[ngx_agent_pg_most(lane)] < lane->wanted) {
-            ngx_add_timer(&lane->pause, NGX_AGENT_PG_PAUSE);
-            return;
-        }
-
-        lane->wanted = 0;
-    }
-
-    lane->looks = 1;
-    lane->seen = 0;
-    ngx_post_event(&lane->send, &ngx_posted_next_events);
-}
-
-
-void
-ngx_agent_pg_gathered(ngx_agent_pg_lane_t *lane)
-{
-    if (lane->pause.timer_set) {
-        ngx_del_timer(&lane->pause);
-        lane->vain = 0;
-    }
-
-    lane->wanted = 0;
-}
-
-
-static void
-ngx_agent_pg_pause_handler(ngx_event_t *ev)
-{
-    ngx_agent_pg_lane_t  *lane;
-
-    lane = ev->data;
-
-    lane->hasty = ngx_min((ngx_uint_t) 2 << lane->vain, NGX_AGENT_PG_HASTY);
-
-    if (lane->hasty < NGX_AGENT_PG_HASTY) {
-        lane->vain++;
-    }
-
-    ngx_agent_pg_gathered(lane);
-    ngx_agent_pg_send(lane);
 }
 
 

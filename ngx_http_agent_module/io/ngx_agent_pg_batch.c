@@ -7,6 +7,9 @@
 #include "ngx_agent_pg_lane.h"
 
 
+/* calls that wait: under load, so that a batch is better of one statement */
+#define NGX_AGENT_PG_MANY         8
+
 /* of one execution: nested loops over its arrays grow with the square */
 #define NGX_AGENT_PG_GROUP        64
 
@@ -46,7 +49,6 @@ ngx_agent_pg_send(ngx_agent_pg_lane_t *lane)
         return;
     }
 
-    ngx_agent_pg_gathered(lane);
     ngx_agent_pg_gather(lane);
     ngx_agent_pg_group(lane);
 
@@ -55,7 +57,6 @@ ngx_agent_pg_send(ngx_agent_pg_lane_t *lane)
     lane->failed = 0;
     lane->sent = ngx_current_msec;
     lane->batches++;
-    lane->hasty -= (lane->hasty > 0);
     ngx_agent_pg_count(lane);
 
     ngx_log_debug3(NGX_LOG_DEBUG_CORE, lane->conn.log, 0,
@@ -145,18 +146,11 @@ ngx_agent_pg_gather(ngx_agent_pg_lane_t *lane)
 static ngx_uint_t
 ngx_agent_pg_kind(ngx_agent_pg_lane_t *lane)
 {
+    ngx_uint_t  i, kind;
+
     if (lane->nwaiting < NGX_AGENT_PG_MANY) {
         return lane->conf->nstmts;
     }
-
-    return ngx_agent_pg_most(lane);
-}
-
-
-ngx_uint_t
-ngx_agent_pg_most(ngx_agent_pg_lane_t *lane)
-{
-    ngx_uint_t  i, kind;
 
     for (i = 1, kind = 0; i < lane->conf->nstmts; i++) {
         if (lane->kinds[i] > lane->kinds[kind]) {
@@ -370,14 +364,9 @@ ngx_agent_pg_answered(ngx_agent_pg_lane_t *lane)
 static void
 ngx_agent_pg_unit_done(ngx_agent_pg_lane_t *lane)
 {
-    ngx_uint_t  last, all;
+    ngx_uint_t  last;
 
     last = lane->answered;
-
-    /* what may be in the next batch, unless something has gone wrong */
-
-    all = (lane->delivered == 0 && last == lane->ngroups && !lane->failed)
-              ? lane->ncalls + lane->nwaiting : 0;
 
     if (lane->failed) {
         lane->failed = 0;
@@ -388,7 +377,9 @@ ngx_agent_pg_unit_done(ngx_agent_pg_lane_t *lane)
             return;
         }
 
-    } else if (all && ngx_agent_pg_enough(lane, all)) {
+    } else if (lane->delivered == 0 && last == lane->ngroups
+               && lane->nwaiting >= NGX_AGENT_PG_MANY)
+    {
         ngx_agent_pg_relay(lane);
         return;
 
@@ -402,7 +393,10 @@ ngx_agent_pg_unit_done(ngx_agent_pg_lane_t *lane)
     if (lane->delivered == lane->ngroups && lane->ncalls) {
         lane->ncalls = 0;
         ngx_agent_pg_watch(lane);
-        ngx_agent_pg_next(lane, all);
+
+        lane->looks = 1;
+        lane->seen = 0;
+        ngx_post_event(&lane->send, &ngx_posted_next_events);
     }
 }
 

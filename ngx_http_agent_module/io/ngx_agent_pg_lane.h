@@ -22,9 +22,6 @@
 
 #define NGX_AGENT_PG_BATCH        256        /* calls of one batch */
 
-/* calls that wait: under load, so that a batch is better of one statement */
-#define NGX_AGENT_PG_MANY         8
-
 
 typedef struct {
     ngx_uint_t                 first;        /* in lane->calls */
@@ -49,11 +46,6 @@ typedef struct {
     ngx_uint_t                 looks;        /* at the sockets, since the last
                                                 batch came back */
     ngx_uint_t                 seen;         /* nwaiting at the last of them */
-    ngx_event_t                pause;        /* timer, while it waits for */
-    ngx_uint_t                 wanted;       /* so many calls of a statement */
-    ngx_uint_t                 vain;         /* it waited for nothing, so many
-                                                times in a row */
-    ngx_uint_t                 hasty;        /* batches that do not wait now */
     ngx_event_t                tick;
     ngx_agent_pg_bind_t        bind;
 
@@ -79,21 +71,6 @@ typedef struct {
  * is in flight.
  */
 void ngx_agent_pg_send(ngx_agent_pg_lane_t *lane);
-
-/* The statement that most of the calls that wait are of. */
-ngx_uint_t ngx_agent_pg_most(ngx_agent_pg_lane_t *lane);
-
-/*
- * Of "all" calls, those that wait and those that have just come back, so many
- * wait that the next batch is to go at once.
- */
-ngx_uint_t ngx_agent_pg_enough(ngx_agent_pg_lane_t *lane, ngx_uint_t all);
-
-/* The next batch: it goes soon, or gathers first when "all" are many. */
-void ngx_agent_pg_next(ngx_agent_pg_lane_t *lane, ngx_uint_t all);
-
-/* The next batch waits for nothing any more. */
-void ngx_agent_pg_gathered(ngx_agent_pg_lane_t *lane);
 
 /* The connection's result(): takes one PGresult of the batch in flight. */
 void ngx_agent_pg_result(void *owner, PGresult *res);
