@@ -15,7 +15,7 @@
 #define NGX_AGENT_VERSION        "0.1.0"
 
 /* the number in agent.schema_version that this build of the module needs */
-#define NGX_AGENT_SCHEMA         3
+#define NGX_AGENT_SCHEMA         4
 
 #define NGX_AGENT_ID_LEN         36
 

@@ -103,7 +103,7 @@ my $r = $nginx->get('/status');
 is($r->{status}, 200, 'the status');
 is($r->{headers}{'content-type'}, 'application/json', 'is JSON');
 is($r->{headers}{'cache-control'}, 'no-store', 'and not to be kept');
-is($r->{json}{schema}, 3, 'the schema');
+is($r->{json}{schema}, 4, 'the schema');
 like($r->{json}{version}, qr/^\d+\.\d+\.\d+$/, 'the version');
 is(poll_until(sub { status()->{workers} == 2 }), 1, 'both workers');
 like($r->{json}{uptime}, qr/^\d+$/, 'the uptime');
@@ -120,7 +120,7 @@ is($r->{headers}{'content-type'}, $prometheus, 'its type');
 my $first = eval { parse($r->{body}) };
 ok($first, 'it can be read') or diag "$@$r->{body}";
 is($first->{agent_info}{samples}{'version="' . status()->{version}
-                                 . '",schema="3"'}, 1, 'the version');
+                                 . '",schema="4"'}, 1, 'the version');
 cmp_ok(scalar keys %$first, '>=', 30, 'all of it');
 
 for (['application/openmetrics-text;version=1.0.0;q=0.5,'

@@ -33,7 +33,9 @@ const ngx_agent_pg_stmt_t
      * $2: tasks to pass over, $3: page size, $4: newest first.  The page is
      * turned into ranks from "lo" on; the nearest mark below is where the
      * scan starts.  One row at least, with the total and how many tasks lie
-     * behind the last mark.
+     * behind the last mark.  "(select coalesce())": a coalesce() beside the
+     * column would be no condition of the index scan, as Postgres first looks
+     * at the policies of row-level security then.
      */
     { "list_tasks",
       "with mark as ("
@@ -41,8 +43,8 @@ const ngx_agent_pg_stmt_t
       "  order by n desc limit 1"
       "), tail as ("
       "  select count(*) as n from agent.task where tenant = $1::text"
-      "    and task_id >= coalesce((select task_id from mark),"
-      "          '00000000-0000-0000-0000-000000000000'::uuid)"
+      "    and task_id >= (select coalesce((select task_id from mark),"
+      "          '00000000-0000-0000-0000-000000000000'::uuid))"
       "), total as ("
       "  select coalesce((select n from mark), 0) * 1000 + tail.n as n,"
       "         tail.n as tail from tail"
@@ -57,8 +59,8 @@ const ngx_agent_pg_stmt_t
       "  order by m.n desc limit 1"
       "), ids as ("
       "  select task_id from agent.task where tenant = $1::text"
-      "    and task_id >= coalesce((select task_id from start),"
-      "          '00000000-0000-0000-0000-000000000000'::uuid)"
+      "    and task_id >= (select coalesce((select task_id from start),"
+      "          '00000000-0000-0000-0000-000000000000'::uuid))"
       "  order by task_id"
       "  offset (select lo from page)"
       "         - 1000 * coalesce((select n from start), 0)"
@@ -103,6 +105,11 @@ const ngx_agent_pg_stmt_t
       "  select coalesce((select max(seq) from agent.step"
       "                   where task_id = $1::uuid), 0) as n"
       "  from agent.task where task_id = $1::uuid and tenant = $2::text"
+      "), page as ("
+      "  select case when $5::bool then n - $3::int8 - $4::int4"
+      "              else $3::int8 end as lo,"
+      "         case when $5::bool then n - $3::int8"
+      "              else $3::int8 + $4::int4 end as hi from total"
       ")"
       " select total.n::int8, s.step_id, s.seq, s.attempt, s.status,"
       "        s.is_last, s.name, s.input, s.additional_input, s.output,"
@@ -110,10 +117,8 @@ const ngx_agent_pg_stmt_t
       ARTIFACTS("a.task_id = s.task_id and a.step_id = s.step_id")
       " from total left join agent.step s on s.task_id = $1::uuid"
       "   and s.tenant = $2::text"
-      "   and s.seq > case when $5::bool then total.n - $3::int8 - $4::int4"
-      "                    else $3::int8 end"
-      "   and s.seq <= case when $5::bool then total.n - $3::int8"
-      "                     else $3::int8 + $4::int4 end"
+      "   and s.seq > (select lo from page)"
+      "   and s.seq <= (select hi from page)"
       " order by s.seq",
       5, { UUID, TEXT, INT8, INT4, BOOL }, 0 },
 
