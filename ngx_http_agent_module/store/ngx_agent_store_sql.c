@@ -42,13 +42,14 @@ const ngx_agent_pg_stmt_t
     ngx_agent_store_sql_writes[NGX_AGENT_SQL_NEIGHBOURS] =
 {
 
-    { "create_task",
-      "insert into agent.task (task_id, tenant, agent, input,"
-      "                        additional_input, max_steps, traceparent)"
-      " select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[],"
-      "                      $5::json[], $6::int4[], $7::text[])"
-      " on conflict do nothing",
-      7, { UUID, TEXT, TEXT, TEXT, JSON, INT4, TEXT }, 1 },
+    { "create_task", CREATE_TASK(""), 7, { CREATE_TASK_TYPES }, 1 },
+
+    /*
+     * Sent again, as it may have happened.  A new id is nobody else's, and to
+     * look for it costs as much as all the rest of the row.
+     */
+    { "create_task_again", CREATE_TASK(" on conflict do nothing"),
+      7, { CREATE_TASK_TYPES }, 1 },
 
     /*
      * The same with a key, or with a first step ($9) for the queue, or both.

@@ -18,6 +18,15 @@
 #define TEXTS 1009
 
 
+#define CREATE_TASK(conflict)                                                 \
+    "insert into agent.task (task_id, tenant, agent, input,"                  \
+    "                        additional_input, max_steps, traceparent)"       \
+    " select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[],"   \
+    "                      $5::json[], $6::int4[], $7::text[])" conflict
+
+#define CREATE_TASK_TYPES  UUID, TEXT, TEXT, TEXT, JSON, INT4, TEXT
+
+
 /* a list of artifacts as clients see it, or null when there is none */
 
 #define ARTIFACTS(where)                                                      \

@@ -43,6 +43,8 @@ ngx_agent_store_create_task(ngx_agent_store_call_t *call)
         return NGX_ABORT;
     }
 
+    pg->again = NGX_AGENT_SQL_CREATE_TASK_AGAIN;
+
     ngx_agent_pg_id(pg, &task->id);
     ngx_agent_pg_text(pg, &call->tenant);
     ngx_agent_pg_text(pg, &task->agent);
