@@ -381,7 +381,7 @@ sub text_of {
 
     if ($o{open}) {
         my $side = qr/(?:\$\d+::text|\w+\.tenant)/;
-        my $test = qr/(?:\w+\.)?tenant = $side/;
+        my $test = qr/\(?(?:\w+\.)?tenant = $side(?:\) is true)?/;
         $sql =~ s/\band $test//g;
         $sql =~ s/\b(where|on) $test\s+and\b/$1/g;
         $sql =~ s/\b(where|on) $test/$1 true/g;

@@ -26,7 +26,7 @@ const ngx_agent_pg_stmt_t
       ARTIFACTS("a.task_id = t.task_id")
       " from unnest($1::uuid[], $2::text[]) with ordinality"
       "   as u(task_id, tenant, ord)"
-      " join agent.task t on t.task_id = u.task_id and t.tenant = u.tenant",
+      " join " TASK_OF("u"),
       2, { UUID, TEXT }, 1 },
 
     /*
@@ -198,7 +198,7 @@ const ngx_agent_pg_stmt_t
       "select u.ord::int4, t.agent"
       " from unnest($1::uuid[], $2::text[]) with ordinality"
       "   as u(task_id, tenant, ord)"
-      " join agent.task t on t.task_id = u.task_id and t.tenant = u.tenant",
+      " join " TASK_OF("u"),
       2, { UUID, TEXT }, 1 },
 
     /*
@@ -276,7 +276,7 @@ const ngx_agent_pg_stmt_t
       "   as u(task_id, tenant, step_id, ord)"
       " join agent.step s on s.task_id = u.task_id"
       "   and s.step_id = u.step_id and s.tenant = u.tenant"
-      " join agent.task t on t.task_id = u.task_id and t.tenant = u.tenant",
+      " join " TASK_OF("u"),
       3, { UUID, TEXT, UUID }, 1 },
 
     /*
