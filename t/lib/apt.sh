@@ -161,10 +161,28 @@ nginx_source() {
     { apt_suite "$work" deb-src "$suite" source --download-only nginx \
         && dpkg-source --no-check --no-copy -x "$work"/nginx_*.dsc "$folder"; } \
         > "$folder.log" 2>&1 \
+        || nginx_orig "$folder" "$work" >> "$folder.log" 2>&1 \
         || { tail -n 5 "$folder.log" >&2
              echo "could not get nginx's source of $suite" >&2; return 1; }
 
     rm -rf "$work"
+}
+
+
+# nginx_orig <folder> <folder of the fetch>: for when a mirror has dropped what
+# Debian adds to a version, and not the version itself: nginx without Debian's
+# patches.
+
+nginx_orig() {
+    local folder=$1 work=$2
+
+    [ -e "$(echo "$work"/nginx_*.orig.tar.gz)" ] || return 1
+
+    mkdir -p "$folder.new"
+    tar -xz -C "$folder.new" --strip-components=1 \
+        -f "$work"/nginx_*.orig.tar.gz \
+        && [ -e "$folder.new/src/core/nginx.c" ] \
+        && rm -rf "$folder" && mv "$folder.new" "$folder"
 }
 
 
