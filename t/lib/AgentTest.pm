@@ -82,13 +82,17 @@ sub write_file {
 
 my %given;
 
+# below those that the kernel gives to outgoing connections: one of these could
+# have it while a server is down that comes back to its port
+
 sub free_port {
-    while (1) {
-        my $s = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1')
-            or die "no free port: $!";
-        my $port = $s->sockport;
-        return $port unless $given{$port}++;
+    for (1 .. 1000) {
+        my $port = 10_240 + int rand 22_000;
+        next if $given{$port}++;
+        return $port if IO::Socket::INET->new(Listen => 1, LocalPort => $port,
+                                              LocalAddr => '127.0.0.1');
     }
+    die "no free port: $!";
 }
 
 
