@@ -289,9 +289,10 @@ ngx_agent_post_tell(ngx_agent_live_t *live, ngx_int_t rc,
         post->step.redacted = live->step.redacted;
         post->step.status = live->step.status;
 
-        /* also of a step that is run elsewhere */
+        /* of a step that is run elsewhere nobody has looked for it */
 
-        agent = ngx_agent_agent_find(&live->task.agent);
+        agent = live->agent ? live->agent
+                            : ngx_agent_agent_find(&live->task.agent);
 
         if (agent) {
             post->task.agent = agent->name;
